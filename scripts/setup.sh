@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Installs what a part of the project needs and this machine lacks: fast and silent when all is there.
+#   scripts/setup.sh GROUP...       the groups are listed below; "check", "bench", ... include "build" where they need it
+# TIDE_SETUP=off skips it altogether.
+# shellcheck disable=SC2034 # the lists are read by name, as ${!group}
+set -euo pipefail
+
+# One group a line. `package=command`: present when the command is found, wherever it came from. `one|other`: the first
+# that this release of the distribution has.
+build='gcc=gcc g++=g++ libc6-dev cmake=cmake ninja-build=ninja make=make python3=python3 pkgconf=pkg-config binutils=size'
+check="$build clang=clang libclang-rt-14-dev|libclang-rt-dev libcmocka-dev gdb=gdb valgrind=valgrind"
+bench="$build libjemalloc2 libmimalloc2.0|libmimalloc3 libtcmalloc-minimal4|libtcmalloc-minimal4t64 redis-server=redis-server redis-tools=redis-cli sqlite3=sqlite3 lua5.4=lua5.4 ghostscript=gs time"
+demo="$build redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark gnuplot-nox|gnuplot=gnuplot python3-matplotlib"
+lint='clang-format=clang-format clang-tidy=clang-tidy cppcheck=cppcheck shellcheck=shellcheck pyflakes3=pyflakes3'
+programs="$check redis-server=redis-server redis-tools=redis-cli memcached=memcached libmemcached-tools=memcslap sqlite3=sqlite3 postgresql postgresql-contrib nginx=nginx apache2-utils=ab libpython3.11-testsuite|libpython3-testsuite nodejs=node perl=perl lua5.4=lua5.4 ruby=ruby git=git ghostscript=gs stress-ng=stress-ng"
+
+die() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# apt-get refuses to wait for another apt-get's lists, and waits for its lock on dpkg only when told.
+apt() {
+    LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 "$@"
+}
+
+# `one|other` -> the first that apt can install, or nothing.
+choose() {
+    local name
+    for name in ${1//|/ }; do
+        if [ -n "$(apt-cache --quiet=0 policy "$name" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)"')" ]; then
+            echo "$name"
+            return
+        fi
+    done
+}
+
+# Runs as root. Servers must not start: while packages are installed, a policy says no (invoke-rc.d asks it).
+install_as_root() {
+    local policy=/usr/sbin/policy-rc.d saved='' chosen=() entry name
+    exec 9>/run/lock/tidemalloc-setup.lock
+    flock 9
+    for entry; do
+        name=$(choose "$entry")
+        if [ -z "$name" ]; then
+            apt update || true
+            name=$(choose "$entry")
+            [ -n "$name" ] || die "no package ${entry//|/ or } in this distribution: install it by hand, then set TIDE_SETUP=off"
+        fi
+        chosen+=("$name")
+    done
+
+    if ! { [ -x "$policy" ] && { "$policy" redis-server start >/dev/null 2>&1; [ $? = 101 ]; }; }; then
+        if [ -e "$policy" ] || [ -L "$policy" ]; then
+            saved=$(mktemp -d)
+            mv "$policy" "$saved/policy-rc.d"
+        fi
+        # shellcheck disable=SC2064 # the values of now are meant
+        trap "rm -f $policy; [ -z '$saved' ] || { mv '$saved/policy-rc.d' $policy && rmdir '$saved'; }" EXIT
+        trap 'exit 1' INT TERM HUP
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+
+    local log
+    log=$(mktemp)
+    # A stale list names files that are gone: once more with a fresh one.
+    if ! apt install --no-install-recommends "${chosen[@]}" >"$log" 2>&1; then
+        apt update >>"$log" 2>&1 || true
+        if ! apt install --no-install-recommends "${chosen[@]}" >"$log" 2>&1; then
+            tail -n 15 "$log" >&2
+            rm -f "$log"
+            die "could not install: ${chosen[*]}"
+        fi
+    fi
+    rm -f "$log"
+}
+
+if [ "${1:-}" = --as-root ]; then
+    shift
+    install_as_root "$@"
+    exit
+fi
+
+[ "$#" -gt 0 ] || die "name a group: build check bench demo lint programs"
+[ "${TIDE_SETUP:-on}" != off ] || exit 0
+wanted=()
+for group; do
+    case $group in
+    build | check | bench | demo | lint | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
+    *) die "unknown group $group: build check bench demo lint programs" ;;
+    esac
+done
+
+# Present by command, or asked of dpkg: all names in one query.
+missing=()
+ask=()
+for entry in "${wanted[@]}"; do
+    if [ "${entry%%=*}" = "$entry" ]; then
+        ask+=("$entry")
+    elif ! command -v "${entry#*=}" >/dev/null; then
+        missing+=("${entry%%=*}")
+    fi
+done
+if [ "${#ask[@]}" -gt 0 ] && command -v dpkg-query >/dev/null; then
+    mapfile -t names < <(printf '%s\n' "${ask[@]}" | tr '|' '\n')
+    installed=" $(dpkg-query -W -f='${db:Status-Status}:${Package} ' "${names[@]}" 2>/dev/null || true)"
+    for entry in "${ask[@]}"; do
+        found=''
+        for name in ${entry//|/ }; do
+            [[ $installed == *" installed:$name "* ]] && found=$name
+        done
+        [ -n "$found" ] || missing+=("$entry")
+    done
+fi
+[ "${#missing[@]}" -gt 0 ] || exit 0
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | awk '!seen[$0]++')
+
+command -v apt-get >/dev/null || die "no apt-get here: install what these Debian packages hold: ${missing[*]}"
+echo "setup: installing for '$*': ${missing[*]}"
+if [ "$(id -u)" = 0 ]; then
+    as_root=()
+elif ! command -v sudo >/dev/null; then
+    die "needs root: apt-get install ${missing[*]}"
+elif [ -t 0 ]; then
+    as_root=(sudo)
+else
+    as_root=(sudo -n)
+fi
+"${as_root[@]}" bash "$0" --as-root "${missing[@]}"

@@ -1,0 +1,58 @@
+/* limits.c - setrlimit, prlimit and mlockall, which would trip over the reserve: address space that nobody uses counts against
+ * RLIMIT_AS and against the limit on locked memory. So the part of the reserve that a limit leaves no room for is given up first. */
+#ifndef TIDE_PREFIXED
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "api/public.h"
+#include "heap/heap.h"
+#include "span/run.h"
+
+static void reserve_trim(size_t keep_bytes) {
+    bool mine = heap_try_enter();
+    os_lock_take(&run_lock);
+    region_trim(keep_bytes);
+    os_lock_drop(&run_lock);
+    if (mine) heap_leave();
+}
+
+static int result_of(int error) {
+    if (error == 0) return 0;
+    errno = -error;
+    return -1;
+}
+
+static int limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) {
+    bool own = pid == 0 || pid == getpid();
+    if (own && resource == RLIMIT_AS && new_limit != NULL && new_limit->rlim_cur != RLIM_INFINITY)
+        reserve_trim(new_limit->rlim_cur / 4);
+    return result_of(os_limit_change(pid, resource, new_limit, old_limit));
+}
+
+/* rlimit and rlimit64 are the same struct on 64-bit systems. */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#pragma GCC diagnostic ignored "-Wnonnull-compare"
+PUBLIC int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) { return limit_change(0, (int)resource, limit, NULL); }
+PUBLIC int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
+    return limit_change(0, (int)resource, (const struct rlimit *)limit, NULL);
+}
+PUBLIC int prlimit(__pid_t pid, enum __rlimit_resource resource, const struct rlimit *new_limit, struct rlimit *old_limit) {
+    return limit_change(pid, (int)resource, new_limit, old_limit);
+}
+PUBLIC int prlimit64(__pid_t pid, enum __rlimit_resource resource, const struct rlimit64 *new_limit, struct rlimit64 *old_limit) {
+    return limit_change(pid, (int)resource, (const struct rlimit *)new_limit, (struct rlimit *)old_limit);
+}
+
+PUBLIC int mlockall(int flags) {
+    reserve_trim(0);
+    return result_of(os_lock_memory(flags));
+}
+
+#endif
+typedef int limits_is_not_empty;

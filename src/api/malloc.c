@@ -1,0 +1,105 @@
+/* malloc.c - the allocation functions of ISO C, POSIX and glibc. Each is a check of its arguments and one call down. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+
+#include "api/public.h"
+#include "heap/block.h"
+#include "heap/heap.h"
+#include "heap/whole.h"
+#include "tidemalloc.h"
+
+#ifndef TIDE_PREFIXED /* not declared by every libc */
+void cfree(void *);
+void free_sized(void *, size_t);
+void free_aligned_sized(void *, size_t, size_t);
+#endif
+
+static void *out_of_memory(void) {
+    errno = ENOMEM;
+    return NULL;
+}
+
+static void *bad_argument(void) {
+    errno = EINVAL;
+    return NULL;
+}
+
+PUBLIC void *STANDARD(malloc)(size_t size) { return heap_malloc(size); }
+
+PUBLIC void STANDARD(free)(void *block) { heap_free(block); }
+
+PUBLIC void *STANDARD(calloc)(size_t count, size_t size) {
+    size_t bytes;
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes))) return out_of_memory();
+    return heap_calloc(bytes);
+}
+
+PUBLIC void *STANDARD(realloc)(void *block, size_t size) {
+    if (unlikely(block == NULL)) return heap_malloc(size);
+    if (unlikely(size == 0)) { /* as glibc does */
+        heap_free(block);
+        return NULL;
+    }
+    return heap_realloc(block, size);
+}
+
+PUBLIC void *STANDARD(reallocarray)(void *block, size_t count, size_t size) {
+    size_t bytes;
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes))) return out_of_memory();
+    return STANDARD(realloc)(block, bytes);
+}
+
+PUBLIC void *STANDARD(aligned_alloc)(size_t alignment, size_t size) {
+    if (unlikely(!size_is_power(alignment))) return bad_argument();
+    return heap_malloc_aligned(alignment, size);
+}
+
+PUBLIC int STANDARD(posix_memalign)(void **result, size_t alignment, size_t size) {
+    if (unlikely(!size_is_power(alignment) || alignment % sizeof(void *) != 0)) return EINVAL;
+    int error = errno;
+    void *block = heap_malloc_aligned(alignment, size);
+    errno = error;
+    if (unlikely(block == NULL)) return ENOMEM;
+    *result = block;
+    return 0;
+}
+
+/* As glibc: an alignment that is no power of two counts as the next one. */
+PUBLIC void *STANDARD(memalign)(size_t alignment, size_t size) {
+    if (unlikely(alignment > SIZE_MAX / 2 + 1)) return bad_argument();
+    if (unlikely(!size_is_power(alignment))) alignment = alignment < 2 ? 1 : (size_t)2 << bits_highest(alignment);
+    return heap_malloc_aligned(alignment, size);
+}
+
+static size_t page_bytes(void) {
+    if (unlikely(os_page_bytes == 0)) os_init();
+    return os_page_bytes;
+}
+
+PUBLIC void *STANDARD(valloc)(size_t size) { return heap_malloc_aligned(page_bytes(), size); }
+
+PUBLIC void *STANDARD(pvalloc)(size_t size) {
+    if (unlikely(size > SIZE_MAX - page_bytes())) return out_of_memory();
+    return heap_malloc_aligned(page_bytes(), size_round_up(size, page_bytes()));
+}
+
+PUBLIC void STANDARD(cfree)(void *block) { heap_free(block); }
+
+PUBLIC void STANDARD(free_sized)(void *block, size_t size) {
+    (void)size;
+    heap_free(block);
+}
+
+PUBLIC void STANDARD(free_aligned_sized)(void *block, size_t alignment, size_t size) {
+    (void)alignment;
+    (void)size;
+    heap_free(block);
+}
+
+PUBLIC size_t STANDARD(malloc_usable_size)(void *block) {
+    return block != NULL ? block_describe("malloc_usable_size()", block).usable_bytes : 0;
+}

@@ -1,0 +1,80 @@
+#include "heap/census.h"
+
+#include "heap/own.h"
+#include "heap/remote.h"
+#include "heap/thread.h"
+#include "span/meta.h"
+
+/* Reads descriptors while their owners write them. */
+#if defined(__SANITIZE_THREAD__)
+#define CENSUS_RACY __attribute__((no_sanitize("thread"), noinline))
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CENSUS_RACY __attribute__((no_sanitize("thread"), noinline))
+#endif
+#endif
+#ifndef CENSUS_RACY
+#define CENSUS_RACY
+#endif
+
+/* The blocks of a tiny or mid span. */
+CENSUS_RACY static void count_blocks(struct census *census, const struct span *span, const struct heap *own) {
+    enum tier_index tier = span->kind == SPAN_MID ? TIER_MID_INDEX : TIER_TINY_INDEX;
+    uint32_t waiting = remote_count(atomic_load_explicit(&span->remote, memory_order_relaxed)); /* freed, not yet collected */
+    uint32_t bias = (span->flags & SPAN_CURRENT) != 0;
+    uint32_t used = span->used;
+    uint32_t live = used > bias + waiting ? used - bias - waiting : 0;
+    size_t bytes = span->block_bytes;
+    uint32_t carved = span->carved;
+    uint32_t free_count = carved > live ? carved - live : 0;
+    census->live_bytes[tier] += live * bytes;
+    census->free_blocks += free_count;
+    if (live > 0) {
+        census->active_bytes += span->slices * SLICE_BYTES;
+        census->free_bytes[tier] += free_count * bytes;
+    } else {
+        census->empty_bytes += carved * bytes;
+        if (span->heap != own) census->foreign_empty_bytes += carved * bytes;
+    }
+}
+
+/* Returns how many slices to go on. */
+CENSUS_RACY static size_t count_span(struct census *census, const struct span *span, const struct heap *own) {
+    switch (__atomic_load_n(&span->kind, __ATOMIC_ACQUIRE)) {
+    case SPAN_TINY:
+    case SPAN_MID:
+        count_blocks(census, span, own);
+        return size_max(span->slices, 1);
+    case SPAN_LARGE: {
+        size_t slices = span->large.slices;
+        census->live_bytes[TIER_LARGE_INDEX] += span->large.bytes;
+        census->active_bytes += slices * SLICE_BYTES;
+        census->large_blocks++;
+        return size_max(slices, 1);
+    }
+    default:
+        return 1;
+    }
+}
+
+void census_take(struct census *census) {
+    *census = (struct census){0};
+    bool mine = heap_try_enter();
+    run_totals(&census->runs);
+    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+        for (size_t slice = 0; slice < region_top(region) / SLICE_BYTES;)
+            slice += count_span(census, &region->spans[slice], heap_record.self);
+    os_lock_take(&heap_registry_lock);
+    for (struct heap *heap = &heap_shared; heap != NULL; heap = heap == &heap_shared ? heap_all : heap->next_heap) {
+        census->refill_count += atomic_load_explicit(&heap->refill_count, memory_order_relaxed);
+        census->retire_count += atomic_load_explicit(&heap->retire_count, memory_order_relaxed);
+        census->remote_count += atomic_load_explicit(&heap->remote_count, memory_order_relaxed);
+        if (heap == &heap_shared) continue;
+        census->heap_count++;
+        census->bound_count += atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_BOUND;
+    }
+    os_lock_drop(&heap_registry_lock);
+    census->metadata_bytes = census->runs.metadata_bytes + meta_bytes();
+    census->nested_count = heap_nested_count();
+    if (mine) heap_leave();
+}

@@ -1,0 +1,87 @@
+#include "heap/emergency.h"
+
+#include "span/run.h"
+#include "tier/large.h"
+
+#define EMERGENCY_SLICES 16u
+#define EMERGENCY_BLOCKS (EMERGENCY_SLICES * SLICE_BYTES / EMERGENCY_BLOCK_BYTES)
+
+/* A Treiber stack of block numbers + 1. The upper half of the head counts the pops, so that a head that returns is recognised (ABA).
+ * `next` tells a free block from a live one, too. */
+#define LIVE UINT32_MAX
+static char *emergency_start;
+static _Atomic uint32_t emergency_fresh; /* blocks from here on were never used */
+static _Atomic uint64_t emergency_head;
+static _Atomic uint32_t emergency_next[EMERGENCY_BLOCKS];
+static _Atomic(void *) emergency_deferred;
+
+void emergency_init(void) {
+    struct span *head = run_take(EMERGENCY_SLICES, 1);
+    if (head == NULL) {
+        atomic_store_explicit(&emergency_fresh, EMERGENCY_BLOCKS, memory_order_relaxed);
+        return;
+    }
+    emergency_start = span_start(head);
+    for (uint32_t i = 0; i < EMERGENCY_SLICES; i++) {
+        head[i].block_bytes = EMERGENCY_BLOCK_BYTES;
+        head[i].kind = SPAN_EMERGENCY;
+    }
+}
+
+static void *emergency_block(uint32_t index) {
+    atomic_store_explicit(&emergency_next[index], LIVE, memory_order_relaxed);
+    return emergency_start + (size_t)index * EMERGENCY_BLOCK_BYTES;
+}
+
+void *emergency_take(size_t size) {
+    if (size > EMERGENCY_BLOCK_BYTES) return NULL;
+    uint64_t head = atomic_load_explicit(&emergency_head, memory_order_acquire);
+    while ((uint32_t)head != 0) {
+        uint32_t index = (uint32_t)head - 1;
+        uint64_t next = atomic_load_explicit(&emergency_next[index], memory_order_relaxed);
+        uint64_t after = ((head >> 32) + 1) << 32 | next;
+        if (atomic_compare_exchange_weak_explicit(&emergency_head, &head, after, memory_order_acquire, memory_order_acquire))
+            return emergency_block(index);
+    }
+    uint32_t fresh = atomic_load_explicit(&emergency_fresh, memory_order_relaxed);
+    while (fresh < EMERGENCY_BLOCKS)
+        if (atomic_compare_exchange_weak_explicit(&emergency_fresh, &fresh, fresh + 1, memory_order_relaxed, memory_order_relaxed))
+            return emergency_block(fresh);
+    return NULL;
+}
+
+enum emergency_result emergency_put(void *block) {
+    size_t offset = (size_t)((char *)block - emergency_start);
+    uint32_t index = (uint32_t)(offset / EMERGENCY_BLOCK_BYTES);
+    if (offset % EMERGENCY_BLOCK_BYTES != 0) return EMERGENCY_INSIDE;
+    uint32_t live = LIVE;
+    if (!atomic_compare_exchange_strong_explicit(&emergency_next[index], &live, 0, memory_order_relaxed, memory_order_relaxed))
+        return EMERGENCY_TWICE;
+    uint64_t head = atomic_load_explicit(&emergency_head, memory_order_relaxed);
+    uint64_t after;
+    do {
+        atomic_store_explicit(&emergency_next[index], (uint32_t)head, memory_order_relaxed);
+        after = (head >> 32 << 32) | (index + 1);
+    } while (!atomic_compare_exchange_weak_explicit(&emergency_head, &head, after, memory_order_release, memory_order_relaxed));
+    return EMERGENCY_FREED;
+}
+
+void emergency_defer(void *large_block) {
+    void *first = atomic_load_explicit(&emergency_deferred, memory_order_relaxed);
+    do *(void **)large_block = first;
+    while (!atomic_compare_exchange_weak_explicit(&emergency_deferred, &first, large_block, memory_order_release, memory_order_relaxed));
+}
+
+void emergency_settle(void) {
+    if (atomic_load_explicit(&emergency_deferred, memory_order_relaxed) == NULL) return;
+    void *block = atomic_exchange_explicit(&emergency_deferred, NULL, memory_order_acquire);
+    while (block != NULL) {
+        void *next = *(void **)block;
+        large_release(region_span(region_of(block), block), false);
+        block = next;
+    }
+}
+
+bool emergency_lock(void) { return !os_lock_is_mine(&run_lock) && os_lock_try(&run_lock); }
+
+void emergency_unlock(void) { os_lock_drop(&run_lock); }

@@ -1,0 +1,217 @@
+#include "heap/heap.h"
+
+#include <errno.h>
+
+#include "heap/block.h"
+#include "heap/emergency.h"
+#include "heap/own.h"
+#include "heap/remote.h"
+#include "heap/thread.h"
+#include "os/report.h"
+#include "span/run.h"
+#include "tier/large.h"
+
+static _Atomic uint64_t nested_count;
+
+static void slow_begin(void) {
+    heap_record.slow = true;
+    emergency_settle();
+}
+
+static void slow_end(void) {
+    heap_record.slow = false;
+    heap_leave();
+}
+
+/* --- malloc -------------------------------------------------------------------------------------------------------- */
+
+/* The last resort: what the caller's heap and the heaps without threads can spare, then once more. */
+static void *heap_take_scarce(struct heap *heap, unsigned class, bool *clean) {
+    size_t kept_bytes = 0;
+    heap_flush(heap, TIER_BOTH, false, &kept_bytes);
+    heap_finish_all();
+    return heap_take(heap, class, clean);
+}
+
+void *heap_malloc_miss(size_t size, bool *clean) {
+    slow_begin();
+    bool unknown;
+    if (clean == NULL) clean = &unknown;
+    unsigned class = class_of_size(size);
+    struct heap *heap = heap_own();
+    bool shared = heap == NULL;
+    if (shared) {
+        heap = &heap_shared;
+        os_lock_take(&heap->lock);
+    }
+    void *block = region_main.base != 0 ? heap_take(heap, class, clean) : NULL;
+    if (block == NULL && region_main.base != 0 && !shared) block = heap_take_scarce(heap, class, clean);
+    if (shared) os_lock_drop(&heap->lock);
+    slow_end();
+    if (block == NULL) errno = ENOMEM;
+    return block;
+}
+
+/* --- free ---------------------------------------------------------------------------------------------------------- */
+
+/* Free a block of a tiny or mid span of another heap. Busy is set, or the thread is inside another operation. */
+static bool free_remote(struct span *span, void *address, uint32_t index) {
+    struct block *block = address;
+    uintptr_t key = span->kind == SPAN_MID ? mid_key(span, block) : tiny_key(span, block);
+    if (block->key == key) block_fatal_free("free()", block);
+    block->key = key;
+    return remote_push(span, block, index);
+}
+
+static void free_small(struct span *span, void *block) {
+    uint32_t index = span_block_index(span, block);
+    if (index == MID_NO_BLOCK) block_fatal("free()", block);
+    struct heap *heap = heap_own();
+    if (span->heap == heap) {
+        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) || index >= span->carved
+                                            : ((struct block *)block)->key == tiny_key(span, block);
+        if (unlikely(twice)) heap_free_doubtful(span, block);
+        else heap_put(heap, span, block);
+        return;
+    }
+    if (heap == NULL) os_lock_take(&heap_shared.lock); /* so that fork finds it finished */
+    struct heap *owner = span->heap;
+    if (free_remote(span, block, index)) heap_finish(owner);
+    if (heap == NULL) os_lock_drop(&heap_shared.lock);
+}
+
+void heap_free_miss(struct span *span, void *block) {
+    if (span->kind == SPAN_INNER) span = mid_head(span);
+    struct heap *heap = heap_loaded();
+    if (likely(span_owner(span) == mid_owner(heap))) { /* the mid tier's hot path */
+        uint32_t index = mid_index(span, block);
+        if (likely(index != MID_NO_BLOCK && !mid_is_free(span, index) && ((struct block *)block)->key != mid_key(span, block))) {
+            mid_push(span, index);
+            if (unlikely(span->used == 0)) {
+                heap_span_emptied(heap, span);
+                return;
+            }
+            heap_leave();
+            return;
+        }
+        heap_free_doubtful(span, block);
+        return;
+    }
+    slow_begin();
+    switch (span->kind) {
+    case SPAN_TINY:
+    case SPAN_MID:
+        free_small(span, block);
+        break;
+    case SPAN_LARGE:
+        if ((char *)block != span_start(span) || !large_release(span, false)) block_fatal("free()", block);
+        break;
+    case SPAN_EMERGENCY:
+        if (emergency_put(block) != EMERGENCY_FREED) block_fatal("free()", block);
+        break;
+    default:
+        block_fatal("free()", block);
+    }
+    slow_end();
+}
+
+void heap_free_elsewhere(void *block) {
+    if (likely(block == NULL)) {
+        heap_leave();
+        return;
+    }
+    struct region *region = region_of(block);
+    if (region == NULL) block_fatal("free()", block);
+    heap_free_miss(region_span(region, block), block);
+}
+
+/* The caller owns the span. A key that stands where it should not is a double free, if the block is on one of the span's lists. */
+void heap_free_doubtful(struct span *span, void *block) {
+    uint32_t index = span_block_index(span, block);
+    if (index == MID_NO_BLOCK) block_fatal("free()", block);
+    struct heap *heap = span->heap;
+    heap_drain(heap); /* may give up the span, if all its blocks were freed by others */
+    if (span->kind == SPAN_MID ? mid_is_free(span, index) || index >= span->carved
+                               : span->kind != SPAN_TINY || tiny_is_free(span, block))
+        block_fatal_free("free()", block);
+    heap_put(heap, span, block);
+    heap_leave();
+}
+
+/* --- inside another operation -------------------------------------------------------------------------------------- */
+
+/* Whether busy tells of an operation that is interrupted now. False: that operation was left by a jump and is over; busy is clear now. */
+static tide_cold bool heap_is_nested(void) {
+    struct thread_record *record = &heap_record;
+    uintptr_t interrupted = atomic_load_explicit(&record->busy, memory_order_relaxed);
+    /* Frames of the interrupted operation lie below its entry. Whoever runs above it has jumped out of it. */
+    if ((uintptr_t)__builtin_frame_address(0) <= interrupted || os_on_signal_stack()) return true;
+    if (os_lock_is_mine(&run_lock) || os_lock_is_mine(&heap_registry_lock) || (record->self != NULL && os_lock_is_mine(&record->self->lock)))
+        report_fatal(NULL, NULL, "a signal handler jumped out of malloc while it held a lock");
+    if (record->slow && record->self != NULL) { /* its lists may be half changed: start with a new heap */
+        atomic_store_explicit(&record->self->state, HEAP_LOST, memory_order_relaxed);
+        atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
+        record->self = NULL;
+    }
+    record->slow = false;
+    heap_leave();
+    return false;
+}
+
+static void *malloc_nested(size_t size) {
+    atomic_fetch_add_explicit(&nested_count, 1, memory_order_relaxed);
+    void *block = emergency_take(size);
+    if (block == NULL && region_main.base != 0 && emergency_lock()) {
+        block = large_take(size, 1, false);
+        emergency_unlock();
+    }
+    if (block == NULL) errno = ENOMEM;
+    return block;
+}
+
+static void free_nested(void *block) {
+    if (block == NULL) return;
+    atomic_fetch_add_explicit(&nested_count, 1, memory_order_relaxed);
+    struct region *region = region_of(block);
+    struct span *span = region != NULL ? region_span(region, block) : &span_none;
+    if (span->kind == SPAN_INNER) span = mid_head(span);
+    switch (span->kind) {
+    case SPAN_TINY:
+    case SPAN_MID: {
+        uint32_t index = span_block_index(span, block);
+        if (index == MID_NO_BLOCK) block_fatal("free()", block);
+        free_remote(span, block, index); /* an orphan's work is finished by the next free that may take its lock */
+        break;
+    }
+    case SPAN_LARGE:
+        if ((char *)block != span_start(span)) block_fatal("free()", block);
+        if (emergency_lock()) {
+            bool released = large_release(span, false);
+            emergency_unlock();
+            if (!released) block_fatal("free()", block);
+        } else {
+            emergency_defer(block);
+        }
+        break;
+    case SPAN_EMERGENCY:
+        if (emergency_put(block) != EMERGENCY_FREED) block_fatal("free()", block);
+        break;
+    default:
+        block_fatal("free()", block);
+    }
+}
+
+void *heap_malloc_interrupting(size_t size) { return heap_is_nested() ? malloc_nested(size) : heap_malloc(size); }
+
+void heap_free_interrupting(void *block) {
+    if (heap_is_nested()) free_nested(block);
+    else heap_free(block);
+}
+
+bool heap_try_enter(void) {
+    if (heap_is_busy() && heap_is_nested()) return false;
+    heap_enter();
+    return true;
+}
+
+uint64_t heap_nested_count(void) { return atomic_load_explicit(&nested_count, memory_order_relaxed); }

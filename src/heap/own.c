@@ -1,0 +1,251 @@
+#include "heap/own.h"
+
+#include "heap/remote.h"
+#include "span/run.h"
+
+/* The borrow rule: a class of a small program gets pages of its own once it has handed out this many bytes; until then its blocks
+ * come from an open class of up to twice the size. */
+#define BORROW_BYTES 2048u
+
+struct span span_none = {.word = MID_WORDS - 1};
+
+#define NONE_READY [0 ... TINY_GRANULES] = &span_none
+#define NONE_CURRENT [0 ... CLASSES - 1] = &span_none
+struct heap heap_vacant = {.ready = {NONE_READY}, .current = {NONE_CURRENT}};
+
+static void counter_add(_Atomic uint64_t *counter, uint64_t n) {
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+void heap_init(struct heap *heap) {
+    memcpy(heap->ready, heap_vacant.ready, sizeof heap->ready);
+    memcpy(heap->current, heap_vacant.current, sizeof heap->current);
+    memset(heap->listed, 0, sizeof heap->listed);
+    memset(heap->borrowed_bytes, 0, sizeof heap->borrowed_bytes);
+    atomic_store_explicit(&heap->remote, NULL, memory_order_relaxed);
+}
+
+/* --- the list of spans with room ---------------------------------------------------------------------------------- */
+
+static void list_append(struct heap *heap, struct span *span) {
+    struct span *last = heap->listed[span->class].last;
+    span->next = NULL;
+    span->prev = last;
+    *(last != NULL ? &last->next : &heap->listed[span->class].first) = span;
+    heap->listed[span->class].last = span;
+    span->flags |= SPAN_LISTED;
+}
+
+static void list_remove(struct heap *heap, struct span *span) {
+    *(span->prev != NULL ? &span->prev->next : &heap->listed[span->class].first) = span->next;
+    *(span->next != NULL ? &span->next->prev : &heap->listed[span->class].last) = span->prev;
+    span->flags &= (uint8_t)~SPAN_LISTED;
+}
+
+/* --- states of a span: current, listed, full ---------------------------------------------------------------------- */
+
+static void span_set_owner(struct span *span, struct heap *heap) {
+    if (heap != NULL && span->kind == SPAN_MID) heap = mid_owner(heap);
+    atomic_store_explicit(&span->owner, heap, memory_order_relaxed);
+}
+
+static void current_set(struct heap *heap, unsigned class, struct span *span) {
+    heap->current[class] = span;
+    if (class >= TINY_CLASSES) return;
+    size_t first = class == 0 ? 0 : class_bytes(class - 1) / GRANULE_BYTES + 1;
+    for (size_t granules = first; granules <= class_bytes(class) / GRANULE_BYTES; granules++) heap->ready[granules] = span;
+}
+
+static void span_to_current(struct heap *heap, struct span *span) {
+    if ((span->flags & SPAN_LISTED) != 0) list_remove(heap, span);
+    span->flags |= SPAN_CURRENT;
+    span->used++;
+    span_set_owner(span, heap);
+    current_set(heap, span->class, span);
+}
+
+/* Leaves the span in no state: the caller says what becomes of it. */
+static void span_from_current(struct heap *heap, struct span *span) {
+    span->flags &= (uint8_t)~SPAN_CURRENT;
+    span->used--;
+    current_set(heap, span->class, &span_none);
+}
+
+static void span_to_full(struct heap *heap, struct span *span) {
+    span_from_current(heap, span);
+    span_set_owner(span, NULL);
+}
+
+static void span_to_listed(struct heap *heap, struct span *span) {
+    span_set_owner(span, heap);
+    list_append(heap, span);
+}
+
+/* Whether a block can be popped, after carving if need be. */
+static bool span_has_room(struct span *span) {
+    if (span->kind == SPAN_MID) return mid_ready(span);
+    return span->free != NULL || tiny_carve(span);
+}
+
+static bool span_retire(struct heap *heap, struct span *span, bool give_back) {
+    size_t slices = span->slices;
+    counter_add(&heap->retire_count, 1);
+    if (span->kind == SPAN_MID) mid_clear_inner(span);
+    enum run_state state = give_back ? run_purge_held(span, slices) : RUN_DIRTY;
+    run_release(span, slices, state);
+    return state == RUN_CLEAN;
+}
+
+/* A span without a live block that is not current goes back to the page runs. It cannot be in the remote queue: blocks in there count
+ * as used. */
+static void span_empty(struct heap *heap, struct span *span) {
+    dcheck(!remote_is_queued(span));
+    if ((span->flags & SPAN_LISTED) != 0) list_remove(heap, span);
+    span_retire(heap, span, false);
+}
+
+static struct span *span_fresh(struct heap *heap, unsigned class) {
+    bool mid = class >= TINY_CLASSES;
+    struct span *span = run_take(mid ? mid_slices(class) : 1, 1);
+    if (span == NULL) return NULL;
+    span->heap = heap;
+    if (mid) mid_init(span, class);
+    else tiny_init(span, class);
+    return span;
+}
+
+/* --- taking -------------------------------------------------------------------------------------------------------- */
+
+/* Push the blocks that others freed. Returns how many. */
+static uint32_t span_collect(struct heap *heap, struct span *span, uint64_t word) {
+    uint32_t count = remote_count(word);
+    char *start = span_start(span);
+    uint32_t link = remote_head(word);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t index = link - 1;
+        struct block *block = span->kind == SPAN_MID ? mid_block(span, index) : (struct block *)(start + (size_t)index * GRANULE_BYTES);
+        link = (uint32_t)(uintptr_t)block->next;
+        if (span->kind == SPAN_MID) {
+            block->key = 0;
+            mid_push(span, index);
+        } else {
+            tiny_push(span, block);
+        }
+    }
+    counter_add(&heap->remote_count, count);
+    return count;
+}
+
+void heap_drain(struct heap *heap) {
+    struct span *span = remote_take_queue(heap);
+    while (span != NULL) {
+        struct span *next = span->remote_next;
+        bool full = (span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0;
+        span_collect(heap, span, remote_take_all(span));
+        if (span->used == 0) span_empty(heap, span);
+        else if (full) span_to_listed(heap, span);
+        span = next;
+    }
+}
+
+/* The first words of a program: a block of the next larger class that has a span, up to twice the size. */
+static void *heap_borrow(struct heap *heap, unsigned class) {
+    size_t bytes = class_bytes(class);
+    if (heap->borrowed_bytes[class] >= BORROW_BYTES) return NULL;
+    for (unsigned larger = class + 1; larger < TINY_CLASSES && class_bytes(larger) <= 2 * bytes; larger++) {
+        void *block = tiny_pop(heap->current[larger]);
+        if (block == NULL) continue;
+        heap->borrowed_bytes[class] += (uint16_t)bytes;
+        return block;
+    }
+    return NULL;
+}
+
+/* Make a span with a free block current. Carving what the current span still has comes before other spans, older spans before new ones: those have
+ * had the longest time to gather free blocks. */
+static struct span *heap_refill(struct heap *heap, unsigned class) {
+    counter_add(&heap->refill_count, 1);
+    heap_drain(heap);
+    struct span *span = heap->current[class];
+    if (span != &span_none) {
+        if (span_has_room(span)) return span;
+        span_to_full(heap, span);
+    }
+    span = heap->listed[class].first;
+    if (span == NULL) span = span_fresh(heap, class);
+    if (span == NULL) return NULL;
+    span_to_current(heap, span);
+    bool room = span_has_room(span);
+    dcheck(room);
+    (void)room;
+    return span;
+}
+
+void *heap_take(struct heap *heap, unsigned class, bool *clean) {
+    bool mid = class >= TINY_CLASSES;
+    *clean = false;
+    struct span *span = heap->current[class];
+    if (!mid) {
+        void *block = tiny_pop(span);
+        if (block == NULL && span == &span_none) block = heap_borrow(heap, class);
+        if (block != NULL) return block;
+    } else if (mid_ready(span)) {
+        return mid_pop(span, clean);
+    }
+    span = heap_refill(heap, class);
+    if (span == NULL) return NULL;
+    return mid ? mid_pop(span, clean) : tiny_pop(span);
+}
+
+/* --- giving back --------------------------------------------------------------------------------------------------- */
+
+void heap_put(struct heap *heap, struct span *span, void *block) {
+    if (span->kind == SPAN_MID) mid_push(span, mid_index(span, block));
+    else tiny_push(span, block);
+    if (span->used == 0) span_empty(heap, span);
+    else if ((span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0) span_to_listed(heap, span);
+}
+
+void heap_span_emptied(struct heap *heap, struct span *span) {
+    span_empty(heap, span);
+    heap_leave();
+}
+
+size_t heap_flush(struct heap *heap, enum tier_mask tiers, bool give_back, size_t *kept_bytes) {
+    size_t returned_bytes = 0;
+    heap_drain(heap);
+    for (unsigned class = 0; class < CLASSES; class++) {
+        if ((tiers & (class < TINY_CLASSES ? TIER_TINY : TIER_MID)) == 0) continue;
+        struct span *span = heap->current[class];
+        if (span == &span_none) continue;
+        span_from_current(heap, span);
+        if (span->used != 0) {
+            if (span->kind == SPAN_TINY ? span->free != NULL || span->carved < span->capacity : mid_ready(span)) span_to_listed(heap, span);
+            else span_set_owner(span, NULL);
+            continue;
+        }
+        size_t bytes = span->slices * SLICE_BYTES;
+        bool returned = span_retire(heap, span, give_back);
+        if (returned) returned_bytes += bytes;
+        else if (give_back) *kept_bytes += bytes;
+    }
+    return returned_bytes;
+}
+
+bool heap_validate(struct heap *heap) {
+    for (unsigned class = 0; class < CLASSES; class++) {
+        struct span *span = heap->current[class];
+        if (span != &span_none) {
+            if (span->class != class || span->heap != heap || (span->flags & SPAN_CURRENT) == 0) return false;
+            if (!(span->kind == SPAN_MID ? mid_validate(span) : tiny_validate(span))) return false;
+        }
+        struct span *prev = NULL;
+        for (span = heap->listed[class].first; span != NULL; prev = span, span = span->next) {
+            if (span->class != class || span->heap != heap || span->prev != prev) return false;
+            if ((span->flags & (SPAN_CURRENT | SPAN_LISTED)) != SPAN_LISTED) return false;
+            if (!(span->kind == SPAN_MID ? mid_validate(span) : tiny_validate(span))) return false;
+        }
+        if (heap->listed[class].last != prev) return false;
+    }
+    return true;
+}

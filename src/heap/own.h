@@ -1,0 +1,31 @@
+/* own.h - what the owner of a heap does with its spans off the hot path, and whoever stands in for the owner: every function takes the
+ * heap as an argument and none reads the caller's thread record. The caller owns the heap: it is the bound thread with busy set, or holds
+ * the lock of a heap whose thread is not there. */
+#ifndef TIDE_HEAP_OWN_H
+#define TIDE_HEAP_OWN_H
+
+#include "heap/heap.h"
+
+/* Make a zeroed struct an empty heap, or reset one. */
+tide_hidden void heap_init(struct heap *heap);
+/* A block of the class, NULL: no memory. */
+tide_hidden void *heap_take(struct heap *heap, unsigned class, bool *clean);
+/* A block of one of the heap's own spans goes back; it has been checked. */
+tide_hidden void heap_put(struct heap *heap, struct span *span, void *block);
+/* Collect what other threads freed. */
+tide_hidden void heap_drain(struct heap *heap);
+
+enum tier_mask { TIER_TINY = 1, TIER_MID = 2, TIER_BOTH = 3 };
+/* Give up every span without a live block, current ones too. `give_back`: their memory goes to the system at once. Returns the bytes
+ * that did, adds those that the system refused to `kept_bytes`. */
+tide_hidden size_t heap_flush(struct heap *heap, enum tier_mask tiers, bool give_back, size_t *kept_bytes);
+
+/* The block of a span that starts at `address`: its number (the offset in granules for tiny ones), MID_NO_BLOCK if none does. */
+tide_inline uint32_t span_block_index(const struct span *span, const void *address) {
+    if (span->kind == SPAN_MID) return mid_index(span, address);
+    return tiny_is_block(span, tiny_offset(address)) ? tiny_offset(address) / GRANULE_BYTES : MID_NO_BLOCK;
+}
+
+tide_hidden bool heap_validate(struct heap *heap);
+
+#endif

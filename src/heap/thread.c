@@ -1,0 +1,262 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "heap/thread.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "heap/emergency.h"
+#include "heap/own.h"
+#include "heap/remote.h"
+#include "os/options.h"
+#include "span/meta.h"
+#include "span/run.h"
+
+/* Destructors of the program may free and allocate after ours has run; so ours asks to be called again, until the last round. */
+#define DESTRUCTOR_ROUNDS PTHREAD_DESTRUCTOR_ITERATIONS
+
+__thread struct thread_record heap_record __attribute__((tls_model("initial-exec"))) = {.heap = &heap_vacant};
+
+struct os_lock heap_registry_lock;
+struct heap *heap_all;
+struct heap heap_shared = {.state = HEAP_ORPHAN};
+static struct heap *heap_orphans; /* under heap_registry_lock */
+static pthread_key_t heap_key;
+static bool heap_key_made;
+static bool heap_ready; /* the region is reserved; under heap_registry_lock */
+
+static void life_begin(struct heap *heap) {
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&heap->life, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
+/* --- orphans ------------------------------------------------------------------------------------------------------- */
+
+/* Leave nothing in a heap but spans with live blocks. Its lock is held, or nobody else knows it. */
+static void heap_orphan(struct heap *heap) {
+    size_t kept_bytes = 0;
+    heap->record = NULL;
+    /* From here on remote freers finish their work themselves; those before are seen by the drain that follows. */
+    atomic_store_explicit(&heap->state, HEAP_ORPHAN, memory_order_seq_cst);
+    heap_flush(heap, TIER_BOTH, false, &kept_bytes);
+}
+
+static void orphan_add(struct heap *heap) {
+    os_lock_take(&heap_registry_lock);
+    heap->next_orphan = heap_orphans;
+    heap_orphans = heap;
+    os_lock_drop(&heap_registry_lock);
+}
+
+void heap_finish(struct heap *heap) {
+    if (atomic_load_explicit(&heap->state, memory_order_seq_cst) != HEAP_ORPHAN) return;
+    os_lock_take(&heap->lock);
+    if (atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_ORPHAN) heap_drain(heap);
+    os_lock_drop(&heap->lock);
+}
+
+void heap_finish_all(void) {
+    heap_finish(&heap_shared);
+    os_lock_take(&heap_registry_lock);
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) heap_finish(heap);
+    os_lock_drop(&heap_registry_lock);
+}
+
+/* A bound heap whose thread is gone without having run destructors, made an orphan. Registry lock. */
+static struct heap *heap_find_dead(void) {
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
+        if (atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_BOUND) continue;
+        int error = pthread_mutex_trylock(&heap->life);
+        if (error == 0) pthread_mutex_unlock(&heap->life); /* its thread is about to begin, or to end in order */
+        if (error != EOWNERDEAD) continue;
+        pthread_mutex_consistent(&heap->life);
+        pthread_mutex_unlock(&heap->life);
+        os_lock_take(&heap->lock);
+        heap_orphan(heap);
+        os_lock_drop(&heap->lock);
+        return heap;
+    }
+    return NULL;
+}
+
+/* --- birth --------------------------------------------------------------------------------------------------------- */
+
+static void heap_thread_end(void *heap);
+
+/* The first operation of the process. Registry lock. False: no address space. */
+static bool heap_start(void) {
+    if (heap_ready) return true;
+    os_init();
+    options_load();
+    if (!region_init(options.reserve_bytes)) return false;
+    emergency_init();
+    heap_init(&heap_shared);
+    heap_key_made = pthread_key_create(&heap_key, heap_thread_end) == 0;
+    pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
+    os_barrier_register();
+    heap_ready = true;
+    return true;
+}
+
+static struct heap *heap_make(void) {
+    struct heap *heap = meta_take(sizeof *heap);
+    if (heap == NULL) return NULL;
+    heap_init(heap);
+    life_begin(heap);
+    heap->next_heap = heap_all;
+    __atomic_store_n(&heap_all, heap, __ATOMIC_RELEASE);
+    return heap;
+}
+
+static struct heap *heap_bind(void) {
+    struct thread_record *record = &heap_record;
+    os_lock_take(&heap_registry_lock);
+    struct heap *heap = NULL;
+    if (heap_start()) {
+        heap = heap_orphans;
+        if (heap != NULL) heap_orphans = heap->next_orphan;
+        if (heap == NULL) heap = heap_find_dead();
+        if (heap == NULL) heap = heap_make();
+    }
+    if (heap != NULL) {
+        os_lock_take(&heap->lock);
+        heap->record = record;
+        record->self = heap;
+        atomic_store_explicit(&heap->state, HEAP_BOUND, memory_order_relaxed);
+        atomic_store_explicit(&record->heap, heap, memory_order_relaxed);
+        heap_drain(heap);
+        os_lock_drop(&heap->lock);
+    }
+    os_lock_drop(&heap_registry_lock);
+    if (heap == NULL) return NULL;
+
+    /* pthread_setspecific may allocate: by now that is an ordinary operation. */
+    uintptr_t busy = atomic_load_explicit(&record->busy, memory_order_relaxed);
+    record->slow = false;
+    heap_leave();
+    if (heap_key_made) pthread_setspecific(heap_key, heap);
+    pthread_mutex_lock(&heap->life);
+    atomic_store_explicit(&record->busy, busy, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    record->slow = true;
+    return heap_own();
+}
+
+/* Come back to the own heap after somebody else has made it vacant. */
+static struct heap *heap_wake(struct heap *heap) {
+    atomic_store_explicit(&heap->waiting, 1, memory_order_seq_cst);
+    os_lock_take(&heap->lock);
+    atomic_store_explicit(&heap_record.heap, heap, memory_order_relaxed);
+    atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
+    os_lock_drop(&heap->lock);
+    return heap;
+}
+
+struct heap *heap_own(void) {
+    struct heap *heap = heap_loaded();
+    if (heap != &heap_vacant) return heap;
+    if (heap_record.self != NULL) return heap_wake(heap_record.self);
+    if (heap_record.ended) return NULL;
+    return heap_bind();
+}
+
+/* --- death --------------------------------------------------------------------------------------------------------- */
+
+static void heap_thread_end(void *argument) {
+    struct heap *heap = argument;
+    struct thread_record *record = &heap_record;
+    if (record->self != heap) return;
+    if (++record->destructor_rounds < DESTRUCTOR_ROUNDS && pthread_setspecific(heap_key, heap) == 0) return;
+    if (!heap_try_enter()) return; /* ends from within a handler: found by its mutex */
+    os_lock_take(&heap->lock);
+    atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
+    record->self = NULL;
+    record->ended = true;
+    heap_orphan(heap);
+    os_lock_drop(&heap->lock);
+    heap_leave();
+    pthread_mutex_unlock(&heap->life);
+    if (!heap_try_enter()) return;
+    orphan_add(heap);
+    heap_leave();
+}
+
+/* --- fork ---------------------------------------------------------------------------------------------------------- */
+
+/* How long the forking thread waits for others to come out of their operations. They are short: only a thread that has lost its processor there
+ * takes longer than microseconds. */
+#define FORK_WAIT_NS 100000000u
+#define FORK_NAP_NS 50000u
+
+static bool fork_is_safe(struct heap *heap) {
+    struct thread_record *record = heap->record;
+    return atomic_load_explicit(&record->busy, memory_order_acquire) == 0 || atomic_load_explicit(&heap->waiting, memory_order_acquire) != 0;
+}
+
+/* Every other thread's heap is made vacant under its lock; after the barrier a thread that is not busy cannot touch its heap before it gets the lock,
+ * which the forking thread keeps until after the fork. So the child finds every structure whole. */
+void heap_fork_prepare(void) {
+    bool mine = heap_try_enter();
+    os_lock_take(&heap_registry_lock);
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
+        if (atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_BOUND || heap == heap_record.self) continue;
+        os_lock_take(&heap->lock);
+        if (heap->record != NULL) atomic_store_explicit(&heap->record->heap, &heap_vacant, memory_order_relaxed);
+    }
+    bool stopped = os_barrier() == 0;
+    uint64_t deadline = os_now_ns() + FORK_WAIT_NS;
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
+        if (heap == heap_record.self || !os_lock_is_mine(&heap->lock) || heap->record == NULL) continue;
+        while (!fork_is_safe(heap) && os_now_ns() < deadline) os_sleep_ns(FORK_NAP_NS);
+        if (!stopped || !fork_is_safe(heap)) atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+    }
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
+        if (heap != heap_record.self && !os_lock_is_mine(&heap->lock)) os_lock_take(&heap->lock);
+    os_lock_take(&heap_shared.lock);
+    os_lock_take(&run_lock);
+    os_lock_take(meta_lock());
+    if (mine) heap_leave();
+}
+
+static void fork_unlock(void) {
+    os_lock_drop(meta_lock());
+    os_lock_drop(&run_lock);
+    os_lock_drop(&heap_shared.lock);
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
+        if (os_lock_is_mine(&heap->lock)) os_lock_drop(&heap->lock);
+    os_lock_drop(&heap_registry_lock);
+}
+
+void heap_fork_parent(void) {
+    bool mine = heap_try_enter();
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
+        if (heap->record != NULL && atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST)
+            atomic_store_explicit(&heap->state, HEAP_BOUND, memory_order_relaxed); /* lost to the child only */
+    fork_unlock();
+    if (mine) heap_leave();
+}
+
+void heap_fork_child(void) {
+    bool mine = heap_try_enter();
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
+        if (heap == heap_record.self) {
+            life_begin(heap);
+            pthread_mutex_lock(&heap->life);
+            continue;
+        }
+        int state = atomic_load_explicit(&heap->state, memory_order_relaxed);
+        heap->record = NULL;
+        atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
+        if (state == HEAP_LOST) continue;
+        life_begin(heap);
+        if (state == HEAP_ORPHAN) continue;
+        heap_orphan(heap);
+        orphan_add(heap);
+    }
+    fork_unlock();
+    if (mine) heap_leave();
+}

@@ -1,0 +1,34 @@
+/* thread.h - how threads get their heaps, lose them, and what happens to the heaps in between.
+ *
+ *   new thread --bind--> bound --last destructor--> ended (the heap is an orphan now; later operations use heap_shared)
+ *                          |
+ *                          +-- ends without destructors (raw exit): found by its robust mutex, the heap becomes an orphan
+ *
+ * Heaps are never freed; a new thread takes an orphan before a new heap is made. Blocks that live on in an orphan stay where they are; who frees
+ * the last ones finishes the work under the heap's lock.
+ *
+ * Lock order: heap_registry_lock, then a heap's lock, then run_lock, then meta_lock.
+ */
+#ifndef TIDE_HEAP_THREAD_H
+#define TIDE_HEAP_THREAD_H
+
+#include "heap/heap.h"
+
+extern tide_hidden struct os_lock heap_registry_lock; /* guards the lists of heaps and orphans */
+extern tide_hidden struct heap *heap_all;
+/* For threads that have ended, or for which no heap could be made: used under its lock only. Counts as an orphan. */
+extern tide_hidden struct heap heap_shared;
+
+/* The calling thread's own heap, bound or claimed back if need be; NULL: use heap_shared. Busy is set, and may have been clear meanwhile. */
+tide_hidden struct heap *heap_own(void);
+/* Collect what was freed into a heap that has no thread; does nothing for others. Busy is set. */
+tide_hidden void heap_finish(struct heap *heap);
+/* The same for all of them. */
+tide_hidden void heap_finish_all(void);
+
+/* Stop and resume all other threads' use of their heaps, around fork. */
+tide_hidden void heap_fork_prepare(void);
+tide_hidden void heap_fork_parent(void);
+tide_hidden void heap_fork_child(void);
+
+#endif

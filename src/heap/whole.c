@@ -1,0 +1,95 @@
+#include "heap/whole.h"
+
+#include <errno.h>
+
+#include "heap/block.h"
+#include "heap/emergency.h"
+#include "heap/own.h"
+#include "heap/thread.h"
+#include "span/run.h"
+#include "tier/large.h"
+
+/* A block keeps its place when it shrinks to no less than this part of its size. */
+#define SHRINK_DIVISOR 2
+
+/* Without a heap of its own a thread can take large blocks, but the process must have started. */
+static void *large_take_scarce(struct heap *heap, size_t size, size_t alignment, bool zero) {
+    size_t kept_bytes = 0;
+    if (heap != NULL) heap_flush(heap, TIER_BOTH, false, &kept_bytes);
+    heap_finish_all();
+    return large_take(size, alignment, zero);
+}
+
+void *heap_malloc_large(size_t size, size_t alignment, bool zero) {
+    if (unlikely(!heap_try_enter())) {
+        void *block = heap_malloc_interrupting(size);
+        return block != NULL && zero ? memset(block, 0, size) : block;
+    }
+    heap_record.slow = true;
+    emergency_settle();
+    struct heap *heap = heap_own();
+    void *block = NULL;
+    if (region_main.base != 0) {
+        block = large_take(size, alignment, zero);
+        if (block == NULL && size <= PTRDIFF_MAX) block = large_take_scarce(heap, size, alignment, zero);
+    }
+    heap_record.slow = false;
+    heap_leave();
+    if (block == NULL) errno = ENOMEM;
+    return block;
+}
+
+void *heap_malloc_above(size_t size) {
+    bool clean;
+    return size <= MID_MAX_BYTES ? heap_malloc_mid(size, &clean) : heap_malloc_large(size, 1, false);
+}
+
+void *heap_malloc_aligned(size_t alignment, size_t size) {
+    if (alignment <= GRANULE_BYTES) return heap_malloc(size);
+    unsigned class = class_of_aligned(size, alignment);
+    if (class < CLASSES) return heap_malloc(class_bytes(class));
+    return heap_malloc_large(size, alignment, false);
+}
+
+void *heap_calloc(size_t size) {
+    if (likely(size <= TINY_MAX_BYTES)) {
+        void *block = heap_malloc_tiny(size);
+        return likely(block != NULL) ? memset(block, 0, size) : NULL;
+    }
+    if (size <= MID_MAX_BYTES) {
+        bool clean;
+        void *block = heap_malloc_mid(size, &clean);
+        return block != NULL && !clean ? memset(block, 0, size) : block;
+    }
+    return heap_malloc_large(size, 1, true);
+}
+
+/* In place, or by moving pages. NULL: it takes a copy. */
+static void *realloc_large(struct span *head, size_t size) {
+    if (!heap_try_enter()) return NULL;
+    heap_record.slow = true;
+    void *block = large_resize(head, size);
+    heap_record.slow = false;
+    heap_leave();
+    return block;
+}
+
+void *heap_realloc(void *address, size_t size) {
+    struct block_info old = block_describe("realloc()", address);
+    if (old.kind == SPAN_LARGE && size > MID_MAX_BYTES) {
+        void *block = realloc_large(old.span, size);
+        if (block != NULL) return block;
+    } else if (size <= old.usable_bytes && size >= old.usable_bytes / SHRINK_DIVISOR) {
+        return address;
+    }
+    int error = errno;
+    void *block = heap_malloc(size);
+    if (block == NULL) {
+        if (size > old.usable_bytes) return NULL;
+        errno = error;
+        return address; /* a smaller block that cannot move stays as it is */
+    }
+    memcpy(block, address, size_min(size, old.usable_bytes));
+    heap_free(address);
+    return block;
+}

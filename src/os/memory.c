@@ -1,0 +1,76 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "os/call.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
+size_t os_page_bytes;
+
+void os_init(void) {
+    size_t page = getauxval(AT_PAGESZ);
+    os_page_bytes = page != 0 ? page : 4 * KIB;
+}
+
+static void *os_mmap(void *at, size_t bytes, int protection, int flags) {
+    long result = os_call6(SYS_mmap, (long)at, (long)bytes, protection, flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return result < 0 && result > -4096 ? NULL : (void *)result;
+}
+
+void *os_reserve(size_t bytes, size_t alignment) {
+    size_t slack = alignment - os_page_bytes;
+    if (bytes > SIZE_MAX - slack) return NULL;
+    char *start = os_mmap(NULL, bytes + slack, PROT_NONE, 0);
+    if (start == NULL) return NULL;
+    char *aligned = (char *)size_round_up((uintptr_t)start, alignment);
+    if (aligned > start) os_release(start, (size_t)(aligned - start));
+    if (aligned + bytes < start + bytes + slack) os_release(aligned + bytes, (size_t)(start + slack - aligned));
+    return aligned;
+}
+
+void *os_map(size_t bytes) { return os_mmap(NULL, bytes, PROT_READ | PROT_WRITE, 0); }
+
+int os_commit(void *at, size_t bytes) { return (int)os_call(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE, 0); }
+
+int os_purge(void *at, size_t bytes) {
+    long result;
+    do result = os_call(SYS_madvise, at, bytes, MADV_DONTNEED, 0);
+    while (result == -EAGAIN);
+    return (int)result;
+}
+
+int os_renew(void *at, size_t bytes) {
+    if (os_mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_FIXED) != at) return -ENOMEM;
+    os_forbid_huge(at, bytes); /* as its neighbours are: mappings merge only when they are alike */
+    return 0;
+}
+
+int os_move(void *from, void *to, size_t bytes) {
+    long flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+    long result = os_call6(SYS_mremap, (long)from, (long)bytes, (long)bytes, flags, (long)to, 0);
+    return result == (long)to ? 0 : (int)result;
+}
+
+void os_release(void *at, size_t bytes) { os_call(SYS_munmap, at, bytes, 0, 0); }
+
+void os_forbid_huge(void *at, size_t bytes) { os_call(SYS_madvise, at, bytes, MADV_NOHUGEPAGE, 0); }
+
+size_t os_address_space_limit(void) {
+    struct rlimit limit;
+    if (os_limit_change(0, RLIMIT_AS, NULL, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
+    return limit.rlim_cur;
+}
+
+int os_limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) {
+    return (int)os_call(SYS_prlimit64, pid, resource, new_limit, old_limit);
+}
+
+int os_lock_memory(int flags) { return (int)os_call(SYS_mlockall, flags, 0, 0, 0); }

@@ -1,0 +1,78 @@
+/* os.h - the contract with the operating system: everything that is not arithmetic.
+ *
+ * Nothing above this folder makes a system call. Calls go to the kernel directly, not through libc's wrappers, so none
+ * of them changes errno; those that can fail return 0 or -errno. Unit tests link tests/unit/fake_os.c instead.
+ * All functions may be called from any thread and from signal handlers.
+ */
+#ifndef TIDE_OS_OS_H
+#define TIDE_OS_OS_H
+
+#include "base/base.h"
+
+/* Bytes of a page, a power of two; set by os_init. */
+extern tide_hidden size_t os_page_bytes;
+
+tide_hidden void os_init(void);
+
+/* --- memory ------------------------------------------------------------------------------------------------------ */
+
+/* Address space without memory behind it, aligned to `alignment` (a power of two >= the page). NULL: none. */
+tide_hidden void *os_reserve(size_t bytes, size_t alignment);
+/* Zeroed memory outside of any reserve. NULL: none. */
+tide_hidden void *os_map(size_t bytes);
+/* Make reserved pages readable and writable. */
+tide_hidden int os_commit(void *at, size_t bytes);
+/* Give the pages' memory back; they read as zero afterwards. Fails half-way on locked pages. */
+tide_hidden int os_purge(void *at, size_t bytes);
+/* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours again. */
+tide_hidden int os_renew(void *at, size_t bytes);
+/* Move the memory behind `from` to `to` (both committed); `from` reads as zero afterwards. */
+tide_hidden int os_move(void *from, void *to, size_t bytes);
+tide_hidden void os_release(void *at, size_t bytes);
+/* Keep transparent huge pages out of a mapping. */
+tide_hidden void os_forbid_huge(void *at, size_t bytes);
+/* The soft limit on address space in bytes, SIZE_MAX when there is none. */
+tide_hidden size_t os_address_space_limit(void);
+
+/* --- waiting ----------------------------------------------------------------------------------------------------- */
+
+/* A lock for slow paths: three states (free, taken, taken with sleepers; Drepper, "Futexes are tricky"), and recursive,
+ * because fork handlers of the program run, and allocate, while the forking thread holds every lock. Zero is a free lock. */
+struct os_lock {
+    _Atomic uint32_t state;
+    uint32_t depth;          /* holder only */
+    _Atomic uintptr_t holder; /* os_self() of the holder */
+};
+
+tide_hidden void os_lock_take(struct os_lock *lock);
+tide_hidden bool os_lock_try(struct os_lock *lock);
+tide_hidden void os_lock_drop(struct os_lock *lock);
+tide_hidden bool os_lock_is_mine(struct os_lock *lock);
+
+/* A number that no other living thread has. */
+tide_hidden uintptr_t os_self(void);
+
+/* Prepare for os_barrier. False: the kernel cannot, or a filter forbids it. */
+tide_hidden bool os_barrier_register(void);
+/* A full memory fence in every thread of the process that is running. */
+tide_hidden int os_barrier(void);
+
+tide_hidden uint64_t os_now_ns(void);
+tide_hidden void os_sleep_ns(uint64_t ns);
+
+/* --- process ----------------------------------------------------------------------------------------------------- */
+
+/* The value of an environment variable; NULL also in a program with raised privileges. */
+tide_hidden const char *os_environment(const char *name);
+/* All variables, or NULL (too early in the program's start, or raised privileges). */
+tide_hidden char **os_environment_all(void);
+tide_hidden bool os_is_emulated(void); /* Valgrind, where a large reserve is slow */
+tide_hidden bool os_on_signal_stack(void);
+tide_hidden void os_print_error(const char *text, size_t length);
+tide_hidden _Noreturn void os_abort(void);
+/* setrlimit and mlockall without libc, for the functions of that name that stand in front of libc's. 0 or -errno. */
+struct rlimit;
+tide_hidden int os_limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit);
+tide_hidden int os_lock_memory(int flags);
+
+#endif

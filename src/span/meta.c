@@ -1,0 +1,39 @@
+#include "span/meta.h"
+
+#include "os/os.h"
+
+#define META_BLOCK_BYTES (64 * KIB)
+
+static struct os_lock lock;
+static char *meta_next;
+static size_t meta_left, meta_total;
+
+void *meta_take(size_t bytes) {
+    bytes = size_round_up(bytes, 64);
+    os_lock_take(&lock);
+    if (bytes > meta_left) {
+        size_t block = size_max(META_BLOCK_BYTES, size_round_up(bytes, os_page_bytes));
+        char *fresh = os_map(block);
+        if (fresh == NULL) {
+            os_lock_drop(&lock);
+            return NULL;
+        }
+        meta_next = fresh;
+        meta_left = block;
+        meta_total += block;
+    }
+    char *result = meta_next;
+    meta_next += bytes;
+    meta_left -= bytes;
+    os_lock_drop(&lock);
+    return result;
+}
+
+size_t meta_bytes(void) {
+    os_lock_take(&lock);
+    size_t bytes = meta_total;
+    os_lock_drop(&lock);
+    return bytes;
+}
+
+struct os_lock *meta_lock(void) { return &lock; }

@@ -1,0 +1,13 @@
+/* meta.h - memory for the allocator's own long-lived structs: never given back, zeroed, aligned to a cache line. */
+#ifndef TIDE_SPAN_META_H
+#define TIDE_SPAN_META_H
+
+#include "base/base.h"
+
+/* `bytes` of zeroed memory. Thread-safe. NULL: no memory. */
+tide_hidden void *meta_take(size_t bytes);
+tide_hidden size_t meta_bytes(void);
+/* For fork: nobody may hold its lock while the process is copied. */
+tide_hidden struct os_lock *meta_lock(void);
+
+#endif

@@ -1,0 +1,77 @@
+/* span.h - the descriptor of a span: everything known about a run of 64 KiB slices, kept away from the slices.
+ *
+ *   region:   | slice 0 | slice 1 | slice 2 | slice 3 | ...        64 KiB each, only the program's bytes
+ *   spans:    |  128 B  |  128 B  |  128 B  |  128 B  | ...        spans[i] describes slice i
+ *
+ * A span of several slices is described by its first one, the head. The other slices of a mid span say how far away
+ * their head is; those of a large block stay zero. A descriptor of zeros is a slice that nobody uses.
+ *
+ * Two cache lines: the first is written by the owning thread only, the second by threads that free a block of another.
+ */
+#ifndef TIDE_SPAN_SPAN_H
+#define TIDE_SPAN_SPAN_H
+
+#include "base/base.h"
+
+#define SLICE_SHIFT 16
+#define SLICE_BYTES ((size_t)1 << SLICE_SHIFT)
+#define CHUNK_SLICES 32u
+#define CHUNK_BYTES (SLICE_BYTES * CHUNK_SLICES)
+
+enum span_kind {
+    SPAN_FREE = 0,  /* no span: clean or dirty, see run.h */
+    SPAN_INNER,     /* not the first slice of a mid span */
+    SPAN_TINY,      /* one slice of equal blocks, free ones in a list */
+    SPAN_MID,       /* 4 or 8 slices of equal blocks, free ones in a bitmap */
+    SPAN_LARGE,     /* one block */
+    SPAN_EMERGENCY, /* blocks for operations that interrupt another one */
+};
+
+/* What a heap knows of one of its spans. A span is current (its class allocates from it), or listed (it has room and waits),
+ * or neither: full, until a block of it is freed. */
+enum span_flag {
+    SPAN_CURRENT = 1,
+    SPAN_LISTED = 2,
+    SPAN_CLEAN = 4, /* blocks behind `carved` were never touched and read as zero (mid) */
+    SPAN_MOVED = 8, /* large: the mapping cannot merge with its neighbours until it is renewed */
+};
+
+#define MID_WORDS 4 /* a mid span has at most 256 blocks */
+
+struct heap;
+
+struct span {
+    /* The heap whose hot path may use this span: NULL for a full span; for a mid span the heap's address + 1. */
+    _Atomic(struct heap *) owner;
+    uint32_t used;     /* blocks not free, + 1 while current, so that a current span never empties on the hot path */
+    uint32_t inverse;  /* 2^32 / size, rounded up: tests for multiples of the block size without a division */
+    _Atomic uint32_t limit; /* tiny: bytes of the span that blocks were made of so far */
+    uint16_t capacity; /* blocks in the span */
+    uint16_t carved;   /* tiny: blocks made so far; mid: all blocks from here on were never handed out */
+    uint8_t kind;
+    uint8_t class;
+    uint8_t flags;
+    uint8_t word;             /* mid: no word of `free_mask` below this one has a free block */
+    uint32_t slices_from_head; /* inner slices only */
+    union {
+        struct block *free;           /* tiny */
+        uint64_t free_mask[MID_WORDS]; /* mid: a one is a free block */
+        struct {                      /* large */
+            size_t bytes;             /* usable */
+            size_t slices;
+        } large;
+    };
+
+    /* remote.h explains the word. */
+    _Alignas(64) _Atomic uint64_t remote;
+    struct span *remote_next; /* in the heap's queue of spans with remote frees */
+    struct heap *heap;        /* tiny, mid: whose span this is, also when full */
+    struct span *next, *prev; /* in the heap's list of its class, when listed */
+    uint32_t block_bytes;
+    uint32_t slices;
+};
+
+_Static_assert(sizeof(struct span) == 128, "two cache lines");
+_Static_assert(offsetof(struct span, remote) == 64, "the shared line starts here");
+
+#endif

@@ -1,0 +1,33 @@
+/* tidemalloc.c - the whole library as one translation unit, lowest layer first, so that the hot path inlines. */
+#define _GNU_SOURCE
+
+#include "base/format.c"
+
+#include "os/memory.c"
+#include "os/options.c"
+#include "os/process.c"
+#include "os/report.c"
+#include "os/wait.c"
+
+#include "span/meta.c"
+#include "span/region.c"
+#include "span/run.c"
+
+#include "tier/large.c"
+#include "tier/mid.c"
+#include "tier/tiny.c"
+
+#include "heap/block.c"
+#include "heap/census.c"
+#include "heap/emergency.c"
+#include "heap/heap.c"
+#include "heap/own.c"
+#include "heap/remote.c"
+#include "heap/thread.c"
+#include "heap/whole.c"
+
+#include "api/cxx.c"
+#include "api/flush.c"
+#include "api/limits.c"
+#include "api/malloc.c"
+#include "api/stats.c"

@@ -1,0 +1,112 @@
+#include "tier/large.h"
+
+#include "span/run.h"
+#include "tier/classes.h"
+
+/* Below this a copy by warm memcpy is faster than moving page tables (DESIGN.md has the figures). */
+#define MOVE_MIN_BYTES MIB
+/* From here on clearing used memory by giving it back is not slower than writing zeros, and sparse tables stay sparse. */
+#define PURGE_TO_CLEAR_BYTES MIB
+
+static size_t slices_of(size_t bytes) { return (bytes + SLICE_BYTES - 1) >> SLICE_SHIFT; }
+
+static bool round_to_pages(size_t *size) {
+    if (*size > PTRDIFF_MAX - SLICE_BYTES) return false;
+    *size = size_round_up(size_max(*size, 1), os_page_bytes);
+    return true;
+}
+
+static void large_clear(struct span *head, size_t bytes) {
+    char *start = span_start(head);
+    size_t slices = slices_of(bytes);
+    for (size_t i = 0; i < slices;) {
+        size_t end = i;
+        while (end < slices && run_slice_is_dirty(head, end)) end++;
+        size_t length = size_min(end * SLICE_BYTES, bytes) - size_min(i * SLICE_BYTES, bytes);
+        char *from = start + i * SLICE_BYTES;
+        if (length > 0 && (length < PURGE_TO_CLEAR_BYTES || os_purge(from, length) != 0)) memset(from, 0, length);
+        i = end + 1;
+    }
+}
+
+void *large_take(size_t size, size_t alignment, bool zero) {
+    if (!round_to_pages(&size)) return NULL;
+    size_t slices = slices_of(size);
+    struct span *head = run_take(slices, alignment > SLICE_BYTES ? alignment >> SLICE_SHIFT : 1);
+    if (head == NULL) return NULL;
+    if (zero) large_clear(head, size);
+    head->large.bytes = size;
+    head->large.slices = slices;
+    __atomic_store_n(&head->kind, SPAN_LARGE, __ATOMIC_RELEASE);
+    return span_start(head);
+}
+
+/* Of two threads that free the same block one gets the right to: it turns the kind back. */
+static bool large_claim(struct span *head) {
+    uint8_t kind = SPAN_LARGE;
+    return __atomic_compare_exchange_n(&head->kind, &kind, SPAN_FREE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* Give back slices of a block, from slice `first` on. */
+static enum run_state large_renew(struct span *head, size_t first) {
+    bool moved = (head->flags & SPAN_MOVED) != 0;
+    size_t bytes = (head->large.slices - first) * SLICE_BYTES;
+    return moved && os_renew(span_start(head) + first * SLICE_BYTES, bytes) == 0 ? RUN_CLEAN : RUN_DIRTY;
+}
+
+bool large_release(struct span *head, bool give_back) {
+    if (!large_claim(head)) return false;
+    size_t slices = head->large.slices;
+    enum run_state state = large_renew(head, 0);
+    if (give_back && state == RUN_DIRTY) state = run_purge_held(head, slices);
+    run_release(head, slices, state);
+    return true;
+}
+
+/* Move memory by page tables. A stretch may lie in several mappings, which the kernel moves only one at a time: halve it until it
+ * goes, and copy what does not go at all. Returns whether nothing had to be copied. */
+static bool move_pages(char *from, char *to, size_t bytes) {
+    if (os_move(from, to, bytes) == 0) return true;
+    if (bytes <= SLICE_BYTES) {
+        memcpy(to, from, bytes);
+        return false;
+    }
+    size_t half = size_round_up(bytes / 2, SLICE_BYTES);
+    bool first = move_pages(from, to, half);
+    return move_pages(from + half, to + half, bytes - half) && first;
+}
+
+static void *large_move(struct span *head, size_t size) {
+    struct span *target = run_take(slices_of(size), 1);
+    if (target == NULL) return NULL;
+    size_t slices = head->large.slices;
+    char *to = span_start(target);
+    bool moved = move_pages(span_start(head), to, head->large.bytes);
+    target->large.bytes = size;
+    target->large.slices = slices_of(size);
+    target->flags |= SPAN_MOVED;
+    __atomic_store_n(&target->kind, SPAN_LARGE, __ATOMIC_RELEASE);
+    if (large_claim(head)) run_release(head, slices, large_renew(head, 0) == RUN_CLEAN || moved ? RUN_CLEAN : RUN_DIRTY);
+    return to;
+}
+
+void *large_resize(struct span *head, size_t size) {
+    if (!round_to_pages(&size)) return NULL;
+    size_t have = head->large.slices, need = slices_of(size);
+    if (need > have && !run_extend(head, have, need - have))
+        return head->large.bytes >= MOVE_MIN_BYTES ? large_move(head, size) : NULL;
+    if (need < have) run_shorten(head, have, need, large_renew(head, need));
+    head->large.bytes = size;
+    head->large.slices = need;
+    return span_start(head);
+}
+
+struct span *large_around(struct span *span) {
+    struct span *first = region_of_span(span)->spans;
+    for (struct span *head = span; head >= first; head--) {
+        if (head->kind == SPAN_FREE) continue;
+        bool inside = head->kind == SPAN_LARGE && (size_t)(span - head) < head->large.slices;
+        return inside ? head : NULL;
+    }
+    return NULL;
+}

@@ -1,0 +1,83 @@
+/* mid.h - the mid tier: spans of 256 or 512 KiB of equal blocks of 1 KiB to 32 KiB.
+ *
+ *   slices      | 64 KiB | 64 KiB | 64 KiB | 64 KiB |     block i starts at i * size; blocks cross slices
+ *   descriptors |  head  | inner 1| inner 2| inner 3|     inner ones tell the distance to the head
+ *
+ * Which blocks are free stands in a bitmap in the head's descriptor. Free blocks are never written, so their pages can be given back one by
+ * one; the lowest free block is handed out first, so the end of a span stays untouched as long as it can.
+ *
+ * Not thread-safe: the owner of the span, or who stands in for it, calls these.
+ */
+#ifndef TIDE_TIER_MID_H
+#define TIDE_TIER_MID_H
+
+#include "span/region.h"
+#include "span/span.h"
+#include "tier/classes.h"
+
+/* All mid sizes are multiples of 128, so offsets fit a division by multiplication after this shift. */
+#define MID_UNIT_SHIFT 7
+#define MID_NO_BLOCK UINT32_MAX
+
+/* A key as in tiny.h, for blocks on their way back to their owner; one more, so that it never equals what a tiny span left there. */
+tide_inline uintptr_t mid_key(const struct span *head, const void *block) { return (uintptr_t)head + (uintptr_t)block + 1; }
+
+tide_inline size_t mid_slices(unsigned class) { return class_bytes(class) <= 8 * KIB ? 4 : 8; }
+
+/* The owner field of a mid span of `heap`: never equal to a heap, so the hot path of the tiny tier does not take it for its own. */
+tide_inline struct heap *mid_owner(struct heap *heap) { return (struct heap *)((uintptr_t)heap + 1); }
+
+/* The head of a mid span from the descriptor of any of its slices. */
+tide_inline struct span *mid_head(struct span *span) { return span - (span->kind == SPAN_INNER ? span->slices_from_head : 0); }
+
+/* The number of the block that starts at `address`; MID_NO_BLOCK: none does. */
+tide_inline uint32_t mid_index(const struct span *head, const void *address) {
+    uint32_t offset = (uint32_t)((uintptr_t)address - (uintptr_t)span_start(head));
+    uint32_t index = (uint32_t)(((uint64_t)(offset >> MID_UNIT_SHIFT) * head->inverse) >> 32);
+    return index * head->block_bytes == offset && index < head->capacity ? index : MID_NO_BLOCK;
+}
+
+tide_inline void *mid_block(const struct span *head, uint32_t index) {
+    return span_start(head) + (size_t)index * head->block_bytes;
+}
+
+tide_inline bool mid_is_free(const struct span *head, uint32_t index) { return (head->free_mask[index / 64] >> (index % 64) & 1) != 0; }
+
+/* Whether a block is ready; brings `word` to its place. */
+tide_inline bool mid_ready(struct span *head) {
+    while (head->free_mask[head->word] == 0) {
+        if (head->word == MID_WORDS - 1) return false;
+        head->word++;
+    }
+    return true;
+}
+
+/* The lowest free block, NULL when there is none. `*clean`: it reads as zero. */
+tide_inline void *mid_pop(struct span *head, bool *clean) {
+    if (unlikely(!mid_ready(head))) return NULL;
+    uint64_t *mask = &head->free_mask[head->word];
+    uint32_t index = head->word * 64u + bits_lowest(*mask);
+    *mask &= *mask - 1;
+    head->used++;
+    *clean = false;
+    if (index >= head->carved) {
+        head->carved = (uint16_t)(index + 1);
+        *clean = (head->flags & SPAN_CLEAN) != 0;
+    }
+    return mid_block(head, index);
+}
+
+tide_inline void mid_push(struct span *head, uint32_t index) {
+    uint32_t word = index / 64;
+    head->free_mask[word] |= (uint64_t)1 << (index % 64);
+    if (word < head->word) head->word = (uint8_t)word;
+    head->used--;
+}
+
+/* Make a taken run of mid_slices(class) slices a span of `class`, all blocks free. */
+tide_hidden void mid_init(struct span *head, unsigned class);
+/* Undo mid_init but for the head: clears the inner descriptors. */
+tide_hidden void mid_clear_inner(struct span *head);
+tide_hidden bool mid_validate(const struct span *head);
+
+#endif
