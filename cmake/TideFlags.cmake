@@ -25,5 +25,5 @@ target_compile_definitions(tide_flags INTERFACE $<$<BOOL:${TIDE_DEBUG}>:TIDE_DEB
 # no-builtin: or the compiler turns malloc + memset inside calloc into a call of calloc. exceptions: a new_handler may
 # throw through our frames. No stack protector: it costs in every malloc.
 target_compile_options(tide_flags INTERFACE
-    -std=gnu17 -pthread -fPIC -fvisibility=hidden -ftls-model=initial-exec -fexceptions
+    $<$<COMPILE_LANGUAGE:C>:-std=gnu17> -pthread -fPIC -fvisibility=hidden -ftls-model=initial-exec -fexceptions
     -fno-builtin-malloc -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free)

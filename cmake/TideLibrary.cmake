@@ -1,6 +1,6 @@
 # The library targets. All of them compile the one unity file src/tidemalloc.c, which includes the layers.
 #   tidemalloc           libtidemalloc.so, to preload or link
-#   tidemalloc_static    libtidemalloc.a, one object
+#   tidemalloc_static    libtidemalloc.a: the unity object, and the C++ operators in one of their own, which only C++ programs pull in
 #   tidemalloc_prefixed  tide_malloc and friends instead of malloc: for tests that need the program's own malloc too
 #   tidemalloc_separate  every file on its own: proves that each includes what it needs; built by default in debug
 
@@ -12,7 +12,9 @@ if(NOT TIDE_SANITIZE)
     target_link_options(tidemalloc PRIVATE -pthread -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,-z,defs)
     set_target_properties(tidemalloc PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 
-    add_library(tidemalloc_static STATIC ${unity})
+    add_library(tidemalloc_static STATIC ${unity} ${PROJECT_SOURCE_DIR}/src/api/cxx.c
+        ${PROJECT_SOURCE_DIR}/src/api/catch.cpp)
+    target_compile_definitions(tidemalloc_static PRIVATE TIDE_ARCHIVE=1)
     target_link_libraries(tidemalloc_static PRIVATE $<BUILD_INTERFACE:tide_flags>)
     set_target_properties(tidemalloc_static PROPERTIES OUTPUT_NAME tidemalloc EXPORT_NAME static)
 

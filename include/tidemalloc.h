@@ -24,8 +24,8 @@ typedef struct tide_flush_report {
     size_t missed_bytes;   /* empty memory inside the caches of other threads, which this call does not reach */
 } tide_flush_report;
 
-/* Give the empty memory of one tier back to the operating system now: the calling thread's own cache and everything that
- * threads share. `report` may be NULL. Returns the bytes given back. Cost: about 0.3 us per 4 KiB page given back.
+/* Give the empty memory of one tier back to the operating system now: the calling thread's own cache, and all that threads
+ * share (spans that became empty are shared, whatever tier they served). `report` may be NULL. Returns the bytes given back. Cost: about 0.3 us per 4 KiB page given back.
  *   tiny magazine: blocks up to 1 KiB; mid pool: above, up to 32 KiB; large pool: above 32 KiB and all empty spans. */
 size_t tide_tiny_magazine_flush_all(tide_flush_report *report);
 size_t tide_mid_pool_flush(tide_flush_report *report);

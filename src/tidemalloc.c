@@ -26,7 +26,9 @@
 #include "heap/thread.c"
 #include "heap/whole.c"
 
+#ifndef TIDE_ARCHIVE /* there it is an object of its own */
 #include "api/cxx.c"
+#endif
 #include "api/flush.c"
 #include "api/limits.c"
 #include "api/malloc.c"

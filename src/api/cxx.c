@@ -16,9 +16,15 @@
 
 typedef void (*new_handler)(void);
 
-/* Weak: resolved by the C++ runtime of the program, if it has one. dlsym is missing in static programs. */
-extern new_handler _ZSt15get_new_handlerv(void) __attribute__((weak));
-extern _Noreturn void _ZSt17__throw_bad_allocv(void) __attribute__((weak));
+/* In the shared library weak: resolved by the C++ runtime of the program, if it has one. The archive's object is linked by C++ programs only, and
+ * brings the runtime in. dlsym is missing in static programs. */
+#ifdef TIDE_ARCHIVE
+#define RUNTIME_WEAK
+#else
+#define RUNTIME_WEAK __attribute__((weak))
+#endif
+extern new_handler _ZSt15get_new_handlerv(void) RUNTIME_WEAK;
+extern _Noreturn void _ZSt17__throw_bad_allocv(void) RUNTIME_WEAK;
 extern void *dlsym(void *restrict handle, const char *restrict name) __attribute__((weak));
 
 /* A function of the C++ runtime; `linked` where it was there when the program started, else one that was loaded since. */
@@ -51,7 +57,16 @@ static tide_cold void *new_failed(size_t size, size_t alignment) {
     }
 }
 
-/* The nothrow forms must catch what a handler throws. C cannot; the runtime's own form can: it calls the throwing form, which is ours. */
+/* The nothrow forms must catch what a handler throws. C cannot. */
+#ifdef TIDE_ARCHIVE
+void *cxx_catch(void *(*allocate)(size_t, size_t), size_t size, size_t alignment); /* catch.cpp */
+
+static tide_cold void *new_failed_nothrow(size_t size, size_t alignment, const void *nothrow) {
+    (void)nothrow;
+    return handler_now() != NULL ? cxx_catch(new_failed, size, alignment) : NULL;
+}
+#else
+/* The runtime's own form can: it calls the throwing form, which is ours. */
 static tide_cold void *new_failed_nothrow(size_t size, size_t alignment, const void *nothrow) {
     if (handler_now() == NULL) return NULL;
     if (alignment == 1) {
@@ -65,6 +80,7 @@ static tide_cold void *new_failed_nothrow(size_t size, size_t alignment, const v
     }
     return new_failed(size, alignment);
 }
+#endif
 
 tide_inline void *new_block(size_t size) {
     void *block = heap_malloc(size);

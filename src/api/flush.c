@@ -12,20 +12,19 @@
 
 enum flush_part { FLUSH_TINY = 1, FLUSH_MID = 2, FLUSH_LARGE = 4, FLUSH_ALL = 7 };
 
-/* Spans of the caller's heap and of heaps without a thread, then the shared runs. */
+/* Spans of the caller's heap and of heaps without a thread become runs; runs go back to the system. */
 static size_t flush_now(unsigned parts, size_t *kept_bytes) {
-    size_t returned = 0;
     if (!heap_try_enter()) return 0; /* inside another operation: nothing may be touched */
     struct heap *heap = heap_own();
     enum tier_mask tiers = (enum tier_mask)(parts & (FLUSH_TINY | FLUSH_MID));
     if (tiers != 0) {
         heap_finish_all();
-        if (heap != NULL) returned += heap_flush(heap, tiers, true, kept_bytes);
+        if (heap != NULL) heap_flush(heap, tiers);
         os_lock_take(&heap_shared.lock);
-        returned += heap_flush(&heap_shared, tiers, true, kept_bytes);
+        heap_flush(&heap_shared, tiers);
         os_lock_drop(&heap_shared.lock);
     }
-    if ((parts & FLUSH_LARGE) != 0) returned += run_purge(kept_bytes);
+    size_t returned = run_purge(kept_bytes);
     heap_leave();
     return returned;
 }

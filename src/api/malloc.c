@@ -38,7 +38,8 @@ PUBLIC void *STANDARD(calloc)(size_t count, size_t size) {
     return heap_calloc(bytes);
 }
 
-PUBLIC void *STANDARD(realloc)(void *block, size_t size) {
+/* The library calls no public function of its own: that name may be another allocator's in the program. */
+tide_inline void *resize(void *block, size_t size) {
     if (unlikely(block == NULL)) return heap_malloc(size);
     if (unlikely(size == 0)) { /* as glibc does */
         heap_free(block);
@@ -47,10 +48,12 @@ PUBLIC void *STANDARD(realloc)(void *block, size_t size) {
     return heap_realloc(block, size);
 }
 
+PUBLIC void *STANDARD(realloc)(void *block, size_t size) { return resize(block, size); }
+
 PUBLIC void *STANDARD(reallocarray)(void *block, size_t count, size_t size) {
     size_t bytes;
     if (unlikely(__builtin_mul_overflow(count, size, &bytes))) return out_of_memory();
-    return STANDARD(realloc)(block, bytes);
+    return resize(block, bytes);
 }
 
 PUBLIC void *STANDARD(aligned_alloc)(size_t alignment, size_t size) {

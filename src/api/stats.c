@@ -46,7 +46,7 @@ PUBLIC int tide_stats_get(tide_stats *stats, size_t size) {
     return 0;
 }
 
-PUBLIC struct mallinfo2 STANDARD(mallinfo2)(void) {
+static struct mallinfo2 info(void) {
     struct census census;
     census_take(&census);
     size_t live = census.live_bytes[TIER_TINY_INDEX] + census.live_bytes[TIER_MID_INDEX];
@@ -61,10 +61,12 @@ PUBLIC struct mallinfo2 STANDARD(mallinfo2)(void) {
     };
 }
 
+PUBLIC struct mallinfo2 STANDARD(mallinfo2)(void) { return info(); }
+
 static int int_of(size_t n) { return n > INT_MAX ? INT_MAX : (int)n; }
 
 PUBLIC struct mallinfo STANDARD(mallinfo)(void) {
-    struct mallinfo2 wide = STANDARD(mallinfo2)();
+    struct mallinfo2 wide = info();
     return (struct mallinfo){
         .arena = int_of(wide.arena),
         .ordblks = int_of(wide.ordblks),
@@ -110,7 +112,7 @@ static void print_number(const char *name, uint64_t number) {
     os_print_error(line.text, line.length);
 }
 
-PUBLIC void STANDARD(malloc_stats)(void) {
+static void print_stats(void) {
     struct tide_stats stats;
     stats_fill(&stats);
     print_number("allocated bytes", stats.allocated_bytes);
@@ -130,6 +132,8 @@ PUBLIC void STANDARD(malloc_stats)(void) {
     print_number("threads", stats.thread_count);
 }
 
+PUBLIC void STANDARD(malloc_stats)(void) { print_stats(); }
+
 /* Nothing to tune: there is no fixed cache. Accepted as glibc accepts what it does not know. */
 PUBLIC int STANDARD(mallopt)(int parameter, int value) {
     (void)parameter;
@@ -147,5 +151,5 @@ __attribute__((constructor)) static void stats_begin(void) {
 }
 
 __attribute__((destructor)) static void stats_end(void) {
-    if (options.print_stats != 0) STANDARD(malloc_stats)();
+    if (options.print_stats != 0) print_stats();
 }

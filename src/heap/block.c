@@ -1,6 +1,7 @@
 #include "heap/block.h"
 
 #include "base/format.h"
+#include "heap/emergency.h"
 #include "heap/own.h"
 #include "os/report.h"
 #include "span/run.h"
@@ -8,7 +9,7 @@
 
 static _Noreturn void fatal_inside(const char *function, const void *address, const void *start) {
     struct line what = {0};
-    line_add(&what, "points inside a block (it starts at ");
+    line_add(&what, "points inside a block (block starts at ");
     line_add_pointer(&what, start);
     line_add(&what, ")");
     report_fatal(function, address, what.text);
@@ -18,7 +19,7 @@ void block_fatal_free(const char *function, const void *address) { report_fatal(
 
 void block_fatal(const char *function, const void *address) {
     struct region *region = region_of(address);
-    if (region == NULL) report_fatal(function, address, "is not ours");
+    if (region == NULL) report_fatal(function, address, region_has_reserved(address) ? "is not a live block" : "is not ours");
     struct span *span = region_span(region, address);
     if (span->kind == SPAN_INNER) span = mid_head(span);
     if (span->kind == SPAN_FREE) {
@@ -50,7 +51,11 @@ void block_fatal(const char *function, const void *address) {
 
 struct block_info block_describe(const char *function, const void *address) {
     struct region *region = region_of(address);
-    if (region == NULL) block_fatal(function, address);
+    if (region == NULL) {
+        size_t mapped_bytes = emergency_mapped_bytes(address);
+        if (mapped_bytes == 0) block_fatal(function, address);
+        return (struct block_info){.span = &span_none, .usable_bytes = mapped_bytes, .kind = SPAN_FREE};
+    }
     struct block_info info = {.span = region_span(region, address)};
     if (info.span->kind == SPAN_INNER) info.span = mid_head(info.span);
     info.kind = info.span->kind;
@@ -62,7 +67,7 @@ struct block_info block_describe(const char *function, const void *address) {
                 ((const struct block *)address)->key != tiny_key(info.span, address);
         break;
     case SPAN_MID:
-        valid = mid_index(info.span, address) != MID_NO_BLOCK;
+        valid = mid_index(info.span, address) != MID_NO_BLOCK && !mid_is_free(info.span, mid_index(info.span, address));
         break;
     case SPAN_LARGE:
         valid = (const char *)address == span_start(info.span);

@@ -33,8 +33,7 @@ static void *emergency_block(uint32_t index) {
     return emergency_start + (size_t)index * EMERGENCY_BLOCK_BYTES;
 }
 
-void *emergency_take(size_t size) {
-    if (size > EMERGENCY_BLOCK_BYTES) return NULL;
+static void *emergency_pop(void) {
     uint64_t head = atomic_load_explicit(&emergency_head, memory_order_acquire);
     while ((uint32_t)head != 0) {
         uint32_t index = (uint32_t)head - 1;
@@ -49,6 +48,61 @@ void *emergency_take(size_t size) {
             return emergency_block(fresh);
     return NULL;
 }
+
+/* --- mappings ------------------------------------------------------------------------------------------------------- */
+
+#define EMERGENCY_MAPS 256u
+/* Address | 1 while an entry is being filled or emptied: then only its thread looks at `bytes`. */
+static struct {
+    _Atomic uintptr_t address;
+    _Atomic size_t bytes;
+} emergency_maps[EMERGENCY_MAPS];
+
+static void *emergency_map(size_t size, size_t alignment) {
+    if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX / 2) return NULL;
+    size = size_round_up(size_max(size, 1), os_page_bytes);
+    for (uint32_t i = 0; i < EMERGENCY_MAPS; i++) {
+        uintptr_t empty = 0;
+        if (!atomic_compare_exchange_strong_explicit(&emergency_maps[i].address, &empty, 1, memory_order_acquire, memory_order_relaxed))
+            continue;
+        void *block = os_reserve(size, size_max(alignment, os_page_bytes));
+        if (block != NULL && os_commit(block, size) != 0) {
+            os_release(block, size);
+            block = NULL;
+        }
+        atomic_store_explicit(&emergency_maps[i].bytes, size, memory_order_relaxed);
+        atomic_store_explicit(&emergency_maps[i].address, (uintptr_t)block, memory_order_release);
+        return block;
+    }
+    return NULL;
+}
+
+bool emergency_unmap(void *address) {
+    for (uint32_t i = 0; i < EMERGENCY_MAPS; i++) {
+        uintptr_t held = (uintptr_t)address;
+        if (!atomic_compare_exchange_strong_explicit(&emergency_maps[i].address, &held, 1, memory_order_acquire, memory_order_relaxed))
+            continue;
+        os_release(address, atomic_load_explicit(&emergency_maps[i].bytes, memory_order_relaxed));
+        atomic_store_explicit(&emergency_maps[i].address, 0, memory_order_release);
+        return true;
+    }
+    return false;
+}
+
+size_t emergency_mapped_bytes(const void *address) {
+    for (uint32_t i = 0; i < EMERGENCY_MAPS; i++)
+        if (atomic_load_explicit(&emergency_maps[i].address, memory_order_acquire) == (uintptr_t)address)
+            return atomic_load_explicit(&emergency_maps[i].bytes, memory_order_relaxed);
+    return 0;
+}
+
+void *emergency_take(size_t size, size_t alignment) {
+    void *block = NULL;
+    if (size <= EMERGENCY_BLOCK_BYTES && alignment <= EMERGENCY_BLOCK_BYTES) block = emergency_pop();
+    return block != NULL ? block : emergency_map(size, alignment);
+}
+
+/* --- giving back ---------------------------------------------------------------------------------------------------- */
 
 enum emergency_result emergency_put(void *block) {
     size_t offset = (size_t)((char *)block - emergency_start);
@@ -77,11 +131,7 @@ void emergency_settle(void) {
     void *block = atomic_exchange_explicit(&emergency_deferred, NULL, memory_order_acquire);
     while (block != NULL) {
         void *next = *(void **)block;
-        large_release(region_span(region_of(block), block), false);
+        large_release(region_span(region_of(block), block));
         block = next;
     }
 }
-
-bool emergency_lock(void) { return !os_lock_is_mine(&run_lock) && os_lock_try(&run_lock); }
-
-void emergency_unlock(void) { os_lock_drop(&run_lock); }

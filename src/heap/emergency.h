@@ -1,8 +1,8 @@
 /* emergency.h - memory for operations that interrupt another one of the same thread.
  *
  * A signal handler that allocates while its thread is inside malloc must not touch the heap and must not wait for a lock that
- * the interrupted operation may hold. Small blocks come from a lock-free stack of fixed ones; larger ones from the page runs if their lock
- * is free at this moment. Async-signal-safe; thread-safe.
+ * the interrupted operation may hold. Small blocks come from a lock-free stack of fixed ones in the region; others are mappings of their own,
+ * outside of it, listed in a small table. Async-signal-safe; thread-safe.
  */
 #ifndef TIDE_HEAP_EMERGENCY_H
 #define TIDE_HEAP_EMERGENCY_H
@@ -13,17 +13,19 @@
 
 /* Take the address space, once. */
 tide_hidden void emergency_init(void);
-/* NULL: none at the moment. */
-tide_hidden void *emergency_take(size_t size);
+/* `alignment` is a power of two. NULL: none left (the table has room for 256 mappings). */
+tide_hidden void *emergency_take(size_t size, size_t alignment);
 enum emergency_result { EMERGENCY_FREED, EMERGENCY_INSIDE, EMERGENCY_TWICE };
+/* A block of a span of the emergency kind. */
 tide_hidden enum emergency_result emergency_put(void *block);
+/* A mapping, by its start. False: it is none. */
+tide_hidden bool emergency_unmap(void *address);
+/* The usable bytes of a mapping by its start, 0 if it is none. */
+tide_hidden size_t emergency_mapped_bytes(const void *address);
 
-/* Large blocks that a handler freed while the run lock was taken wait here for the next ordinary operation. */
+/* A large block that a handler frees waits here for the next ordinary operation: the run lock may be taken. */
 tide_hidden void emergency_defer(void *large_block);
-/* Free those that wait. Run lock not held by the interrupted operation. */
+/* Free those that wait; not from a handler. */
 tide_hidden void emergency_settle(void);
-/* Large blocks in a handler: only while the run lock can be had at once. */
-tide_hidden bool emergency_lock(void);
-tide_hidden void emergency_unlock(void);
 
 #endif

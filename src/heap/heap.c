@@ -7,9 +7,13 @@
 #include "heap/own.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
+#include "heap/whole.h"
 #include "os/report.h"
 #include "span/run.h"
 #include "tier/large.h"
+
+/* What a signal handler has between itself and the interrupted code at least: saved registers and signal information. */
+#define SIGNAL_FRAME_MIN_BYTES 800u
 
 static _Atomic uint64_t nested_count;
 
@@ -27,8 +31,7 @@ static void slow_end(void) {
 
 /* The last resort: what the caller's heap and the heaps without threads can spare, then once more. */
 static void *heap_take_scarce(struct heap *heap, unsigned class, bool *clean) {
-    size_t kept_bytes = 0;
-    heap_flush(heap, TIER_BOTH, false, &kept_bytes);
+    heap_flush(heap, TIER_BOTH);
     heap_finish_all();
     return heap_take(heap, class, clean);
 }
@@ -58,9 +61,26 @@ void *heap_malloc_miss(size_t size, bool *clean) {
 static bool free_remote(struct span *span, void *address, uint32_t index) {
     struct block *block = address;
     uintptr_t key = span->kind == SPAN_MID ? mid_key(span, block) : tiny_key(span, block);
-    if (block->key == key) block_fatal_free("free()", block);
+    if (block->key == key || (span->kind == SPAN_MID && mid_is_free(span, index))) block_fatal_free("free()", block);
     block->key = key;
     return remote_push(span, block, index);
+}
+
+/* Free a block of a span that the caller owns and that looks free already: a double free, if the block is on one of the span's lists. */
+static void free_doubtful(struct span *span, void *block) {
+    uint32_t index = span_block_index(span, block);
+    if (index == MID_NO_BLOCK) block_fatal("free()", block);
+    struct heap *heap = span->heap;
+    heap_drain(heap); /* may give up the span, if all its blocks were freed by others */
+    if (span->kind == SPAN_MID ? mid_is_free(span, index) : span->kind != SPAN_TINY || tiny_is_free(span, block))
+        block_fatal_free("free()", block);
+    heap_put(heap, span, block);
+}
+
+void heap_free_doubtful(struct span *span, void *block) {
+    heap_record.slow = true;
+    free_doubtful(span, block);
+    slow_end();
 }
 
 static void free_small(struct span *span, void *block) {
@@ -68,9 +88,8 @@ static void free_small(struct span *span, void *block) {
     if (index == MID_NO_BLOCK) block_fatal("free()", block);
     struct heap *heap = heap_own();
     if (span->heap == heap) {
-        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) || index >= span->carved
-                                            : ((struct block *)block)->key == tiny_key(span, block);
-        if (unlikely(twice)) heap_free_doubtful(span, block);
+        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) : ((struct block *)block)->key == tiny_key(span, block);
+        if (unlikely(twice)) free_doubtful(span, block);
         else heap_put(heap, span, block);
         return;
     }
@@ -104,7 +123,7 @@ void heap_free_miss(struct span *span, void *block) {
         free_small(span, block);
         break;
     case SPAN_LARGE:
-        if ((char *)block != span_start(span) || !large_release(span, false)) block_fatal("free()", block);
+        if ((char *)block != span_start(span) || !large_release(span)) block_fatal("free()", block);
         break;
     case SPAN_EMERGENCY:
         if (emergency_put(block) != EMERGENCY_FREED) block_fatal("free()", block);
@@ -115,26 +134,23 @@ void heap_free_miss(struct span *span, void *block) {
     slow_end();
 }
 
+void heap_span_emptied(struct heap *heap, struct span *span) {
+    heap_record.slow = true;
+    heap_give_up(heap, span);
+    slow_end();
+}
+
 void heap_free_elsewhere(void *block) {
     if (likely(block == NULL)) {
         heap_leave();
         return;
     }
     struct region *region = region_of(block);
-    if (region == NULL) block_fatal("free()", block);
-    heap_free_miss(region_span(region, block), block);
-}
-
-/* The caller owns the span. A key that stands where it should not is a double free, if the block is on one of the span's lists. */
-void heap_free_doubtful(struct span *span, void *block) {
-    uint32_t index = span_block_index(span, block);
-    if (index == MID_NO_BLOCK) block_fatal("free()", block);
-    struct heap *heap = span->heap;
-    heap_drain(heap); /* may give up the span, if all its blocks were freed by others */
-    if (span->kind == SPAN_MID ? mid_is_free(span, index) || index >= span->carved
-                               : span->kind != SPAN_TINY || tiny_is_free(span, block))
-        block_fatal_free("free()", block);
-    heap_put(heap, span, block);
+    if (region != NULL) {
+        heap_free_miss(region_span(region, block), block);
+        return;
+    }
+    if (!emergency_unmap(block)) block_fatal("free()", block);
     heap_leave();
 }
 
@@ -144,27 +160,18 @@ void heap_free_doubtful(struct span *span, void *block) {
 static tide_cold bool heap_is_nested(void) {
     struct thread_record *record = &heap_record;
     uintptr_t interrupted = atomic_load_explicit(&record->busy, memory_order_relaxed);
-    /* Frames of the interrupted operation lie below its entry. Whoever runs above it has jumped out of it. */
-    if ((uintptr_t)__builtin_frame_address(0) <= interrupted || os_on_signal_stack()) return true;
-    if (os_lock_is_mine(&run_lock) || os_lock_is_mine(&heap_registry_lock) || (record->self != NULL && os_lock_is_mine(&record->self->lock)))
-        report_fatal(NULL, NULL, "a signal handler jumped out of malloc while it held a lock");
-    if (record->slow && record->self != NULL) { /* its lists may be half changed: start with a new heap */
-        atomic_store_explicit(&record->self->state, HEAP_LOST, memory_order_relaxed);
-        atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
-        record->self = NULL;
-    }
+    /* Frames of the interrupted operation, and the kernel's signal frame, lie below its entry. Whoever runs above them has jumped out
+     * of it. */
+    if ((uintptr_t)__builtin_frame_address(0) + SIGNAL_FRAME_MIN_BYTES < interrupted || os_on_signal_stack()) return true;
+    if (record->slow) heap_abandon();
     record->slow = false;
     heap_leave();
     return false;
 }
 
-static void *malloc_nested(size_t size) {
+static void *malloc_nested(size_t size, size_t alignment) {
     atomic_fetch_add_explicit(&nested_count, 1, memory_order_relaxed);
-    void *block = emergency_take(size);
-    if (block == NULL && region_main.base != 0 && emergency_lock()) {
-        block = large_take(size, 1, false);
-        emergency_unlock();
-    }
+    void *block = emergency_take(size, alignment);
     if (block == NULL) errno = ENOMEM;
     return block;
 }
@@ -185,23 +192,19 @@ static void free_nested(void *block) {
     }
     case SPAN_LARGE:
         if ((char *)block != span_start(span)) block_fatal("free()", block);
-        if (emergency_lock()) {
-            bool released = large_release(span, false);
-            emergency_unlock();
-            if (!released) block_fatal("free()", block);
-        } else {
-            emergency_defer(block);
-        }
+        emergency_defer(block);
         break;
     case SPAN_EMERGENCY:
         if (emergency_put(block) != EMERGENCY_FREED) block_fatal("free()", block);
         break;
     default:
-        block_fatal("free()", block);
+        if (region != NULL || !emergency_unmap(block)) block_fatal("free()", block);
     }
 }
 
-void *heap_malloc_interrupting(size_t size) { return heap_is_nested() ? malloc_nested(size) : heap_malloc(size); }
+void *heap_malloc_interrupting(size_t size, size_t alignment) {
+    return heap_is_nested() ? malloc_nested(size, alignment) : heap_malloc_aligned(alignment, size);
+}
 
 void heap_free_interrupting(void *block) {
     if (heap_is_nested()) free_nested(block);

@@ -86,8 +86,8 @@ tide_hidden tide_cold void heap_free_doubtful(struct span *span, void *block);
 /* The last live block of a span that is not current was freed. */
 tide_hidden tide_warm void heap_span_emptied(struct heap *heap, struct span *span);
 
-/* Busy was found set: this operation interrupts another one of the same thread, or that one was left by a jump. Any size. */
-tide_hidden tide_cold void *heap_malloc_interrupting(size_t size);
+/* Busy was found set: this operation interrupts another one of the same thread, or that one was left by a jump. Any size, any alignment. */
+tide_hidden tide_cold void *heap_malloc_interrupting(size_t size, size_t alignment);
 tide_hidden tide_cold void heap_free_interrupting(void *block);
 /* For all other operations. False: stay away from heaps and locks. */
 tide_hidden bool heap_try_enter(void);
@@ -115,7 +115,7 @@ tide_inline struct heap *span_owner(const struct span *span) { return atomic_loa
 
 /* A block of at least `size` <= TINY_MAX_BYTES. */
 tide_inline void *heap_malloc_tiny(size_t size) {
-    if (unlikely(heap_is_busy())) return heap_malloc_interrupting(size);
+    if (unlikely(heap_is_busy())) return heap_malloc_interrupting(size, 1);
     heap_enter();
     void *block = tiny_pop(heap_loaded()->ready[(size + GRANULE_BYTES - 1) / GRANULE_BYTES]);
     if (unlikely(block == NULL)) return heap_malloc_miss(size, NULL);
@@ -126,7 +126,7 @@ tide_inline void *heap_malloc_tiny(size_t size) {
 /* A block of at least `size`, TINY_MAX_BYTES < size <= MID_MAX_BYTES. `*clean`: it reads as zero. */
 tide_inline void *heap_malloc_mid(size_t size, bool *clean) {
     *clean = false;
-    if (unlikely(heap_is_busy())) return heap_malloc_interrupting(size);
+    if (unlikely(heap_is_busy())) return heap_malloc_interrupting(size, 1);
     heap_enter();
     void *block = mid_pop(heap_loaded()->current[class_of_size(size)], clean);
     if (unlikely(block == NULL)) return heap_malloc_miss(size, clean);

@@ -87,21 +87,19 @@ static bool span_has_room(struct span *span) {
     return span->free != NULL || tiny_carve(span);
 }
 
-static bool span_retire(struct heap *heap, struct span *span, bool give_back) {
+static void span_retire(struct heap *heap, struct span *span) {
     size_t slices = span->slices;
     counter_add(&heap->retire_count, 1);
     if (span->kind == SPAN_MID) mid_clear_inner(span);
-    enum run_state state = give_back ? run_purge_held(span, slices) : RUN_DIRTY;
-    run_release(span, slices, state);
-    return state == RUN_CLEAN;
+    run_release(span, slices, RUN_DIRTY);
 }
 
 /* A span without a live block that is not current goes back to the page runs. It cannot be in the remote queue: blocks in there count
  * as used. */
-static void span_empty(struct heap *heap, struct span *span) {
+void heap_give_up(struct heap *heap, struct span *span) {
     dcheck(!remote_is_queued(span));
     if ((span->flags & SPAN_LISTED) != 0) list_remove(heap, span);
-    span_retire(heap, span, false);
+    span_retire(heap, span);
 }
 
 static struct span *span_fresh(struct heap *heap, unsigned class) {
@@ -142,17 +140,19 @@ void heap_drain(struct heap *heap) {
         struct span *next = span->remote_next;
         bool full = (span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0;
         span_collect(heap, span, remote_take_all(span));
-        if (span->used == 0) span_empty(heap, span);
+        if (span->used == 0) heap_give_up(heap, span);
         else if (full) span_to_listed(heap, span);
         span = next;
     }
 }
 
-/* The first words of a program: a block of the next larger class that has a span, up to twice the size. */
+/* A block of the next larger class that has a span, up to twice the size, and as well aligned. */
 static void *heap_borrow(struct heap *heap, unsigned class) {
     size_t bytes = class_bytes(class);
+    size_t alignment = bytes & -bytes;
     if (heap->borrowed_bytes[class] >= BORROW_BYTES) return NULL;
     for (unsigned larger = class + 1; larger < TINY_CLASSES && class_bytes(larger) <= 2 * bytes; larger++) {
+        if (class_bytes(larger) % alignment != 0) continue;
         void *block = tiny_pop(heap->current[larger]);
         if (block == NULL) continue;
         heap->borrowed_bytes[class] += (uint16_t)bytes;
@@ -202,34 +202,21 @@ void *heap_take(struct heap *heap, unsigned class, bool *clean) {
 void heap_put(struct heap *heap, struct span *span, void *block) {
     if (span->kind == SPAN_MID) mid_push(span, mid_index(span, block));
     else tiny_push(span, block);
-    if (span->used == 0) span_empty(heap, span);
+    if (span->used == 0) heap_give_up(heap, span);
     else if ((span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0) span_to_listed(heap, span);
 }
 
-void heap_span_emptied(struct heap *heap, struct span *span) {
-    span_empty(heap, span);
-    heap_leave();
-}
-
-size_t heap_flush(struct heap *heap, enum tier_mask tiers, bool give_back, size_t *kept_bytes) {
-    size_t returned_bytes = 0;
+void heap_flush(struct heap *heap, enum tier_mask tiers) {
     heap_drain(heap);
     for (unsigned class = 0; class < CLASSES; class++) {
         if ((tiers & (class < TINY_CLASSES ? TIER_TINY : TIER_MID)) == 0) continue;
         struct span *span = heap->current[class];
         if (span == &span_none) continue;
         span_from_current(heap, span);
-        if (span->used != 0) {
-            if (span->kind == SPAN_TINY ? span->free != NULL || span->carved < span->capacity : mid_ready(span)) span_to_listed(heap, span);
-            else span_set_owner(span, NULL);
-            continue;
-        }
-        size_t bytes = span->slices * SLICE_BYTES;
-        bool returned = span_retire(heap, span, give_back);
-        if (returned) returned_bytes += bytes;
-        else if (give_back) *kept_bytes += bytes;
+        if (span->used == 0) span_retire(heap, span);
+        else if (span->kind == SPAN_MID ? mid_ready(span) : span->free != NULL || span->carved < span->capacity) span_to_listed(heap, span);
+        else span_set_owner(span, NULL);
     }
-    return returned_bytes;
 }
 
 bool heap_validate(struct heap *heap) {

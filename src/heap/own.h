@@ -12,13 +12,14 @@ tide_hidden void heap_init(struct heap *heap);
 tide_hidden void *heap_take(struct heap *heap, unsigned class, bool *clean);
 /* A block of one of the heap's own spans goes back; it has been checked. */
 tide_hidden void heap_put(struct heap *heap, struct span *span, void *block);
+/* One of the heap's spans, not current, has no live block: it becomes a dirty run. */
+tide_hidden void heap_give_up(struct heap *heap, struct span *span);
 /* Collect what other threads freed. */
 tide_hidden void heap_drain(struct heap *heap);
 
 enum tier_mask { TIER_TINY = 1, TIER_MID = 2, TIER_BOTH = 3 };
-/* Give up every span without a live block, current ones too. `give_back`: their memory goes to the system at once. Returns the bytes
- * that did, adds those that the system refused to `kept_bytes`. */
-tide_hidden size_t heap_flush(struct heap *heap, enum tier_mask tiers, bool give_back, size_t *kept_bytes);
+/* Give up every span without a live block, current ones too: they become dirty runs. */
+tide_hidden void heap_flush(struct heap *heap, enum tier_mask tiers);
 
 /* The block of a span that starts at `address`: its number (the offset in granules for tiny ones), MID_NO_BLOCK if none does. */
 tide_inline uint32_t span_block_index(const struct span *span, const void *address) {

@@ -38,11 +38,10 @@ static void life_begin(struct heap *heap) {
 
 /* Leave nothing in a heap but spans with live blocks. Its lock is held, or nobody else knows it. */
 static void heap_orphan(struct heap *heap) {
-    size_t kept_bytes = 0;
     heap->record = NULL;
     /* From here on remote freers finish their work themselves; those before are seen by the drain that follows. */
     atomic_store_explicit(&heap->state, HEAP_ORPHAN, memory_order_seq_cst);
-    heap_flush(heap, TIER_BOTH, false, &kept_bytes);
+    heap_flush(heap, TIER_BOTH);
 }
 
 static void orphan_add(struct heap *heap) {
@@ -164,6 +163,24 @@ struct heap *heap_own(void) {
     return heap_bind();
 }
 
+/* A jump out of a signal handler has left an operation in the slow path for good. What it was changing is not used again; what others
+ * share is put in order. */
+void heap_abandon(void) {
+    struct thread_record *record = &heap_record;
+    for (struct heap *heap = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE); heap != NULL; heap = heap->next_heap) {
+        if (heap != record->self && !os_lock_is_mine(&heap->lock)) continue;
+        atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+        os_lock_abandon(&heap->lock);
+    }
+    atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
+    record->self = NULL;
+    if (os_lock_is_mine(&heap_shared.lock)) heap_init(&heap_shared);
+    os_lock_abandon(&heap_shared.lock);
+    run_repair();
+    os_lock_abandon(meta_lock());
+    os_lock_abandon(&heap_registry_lock);
+}
+
 /* --- death --------------------------------------------------------------------------------------------------------- */
 
 static void heap_thread_end(void *argument) {
@@ -258,5 +275,6 @@ void heap_fork_child(void) {
         orphan_add(heap);
     }
     fork_unlock();
+    os_forked();
     if (mine) heap_leave();
 }

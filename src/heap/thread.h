@@ -26,6 +26,9 @@ tide_hidden void heap_finish(struct heap *heap);
 /* The same for all of them. */
 tide_hidden void heap_finish_all(void);
 
+/* The calling thread has jumped out of an operation: give up what it was changing, and its locks. */
+tide_hidden void heap_abandon(void);
+
 /* Stop and resume all other threads' use of their heaps, around fork. */
 tide_hidden void heap_fork_prepare(void);
 tide_hidden void heap_fork_parent(void);

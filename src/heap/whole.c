@@ -14,15 +14,14 @@
 
 /* Without a heap of its own a thread can take large blocks, but the process must have started. */
 static void *large_take_scarce(struct heap *heap, size_t size, size_t alignment, bool zero) {
-    size_t kept_bytes = 0;
-    if (heap != NULL) heap_flush(heap, TIER_BOTH, false, &kept_bytes);
+    if (heap != NULL) heap_flush(heap, TIER_BOTH);
     heap_finish_all();
     return large_take(size, alignment, zero);
 }
 
 void *heap_malloc_large(size_t size, size_t alignment, bool zero) {
     if (unlikely(!heap_try_enter())) {
-        void *block = heap_malloc_interrupting(size);
+        void *block = heap_malloc_interrupting(size, alignment);
         return block != NULL && zero ? memset(block, 0, size) : block;
     }
     heap_record.slow = true;
@@ -46,6 +45,7 @@ void *heap_malloc_above(size_t size) {
 
 void *heap_malloc_aligned(size_t alignment, size_t size) {
     if (alignment <= GRANULE_BYTES) return heap_malloc(size);
+    if (unlikely(heap_is_busy())) return heap_malloc_interrupting(size, alignment);
     unsigned class = class_of_aligned(size, alignment);
     if (class < CLASSES) return heap_malloc(class_bytes(class));
     return heap_malloc_large(size, alignment, false);

@@ -36,21 +36,22 @@ tide_hidden size_t os_address_space_limit(void);
 
 /* --- waiting ----------------------------------------------------------------------------------------------------- */
 
-/* A lock for slow paths: three states (free, taken, taken with sleepers; Drepper, "Futexes are tricky"), and recursive,
- * because fork handlers of the program run, and allocate, while the forking thread holds every lock. Zero is a free lock. */
+/* A lock for slow paths: the holder's thread id and a bit for sleepers in one word, so that there is no moment in which it is held by nobody
+ * known. Recursive, because fork handlers of the program run, and allocate, while the forking thread holds every lock. Zero is a
+ * free lock. */
 struct os_lock {
     _Atomic uint32_t state;
-    uint32_t depth;          /* holder only */
-    _Atomic uintptr_t holder; /* os_self() of the holder */
+    uint32_t depth; /* holder only */
 };
 
 tide_hidden void os_lock_take(struct os_lock *lock);
 tide_hidden bool os_lock_try(struct os_lock *lock);
 tide_hidden void os_lock_drop(struct os_lock *lock);
 tide_hidden bool os_lock_is_mine(struct os_lock *lock);
-
-/* A number that no other living thread has. */
-tide_hidden uintptr_t os_self(void);
+/* Drop a lock however deep, if it is the caller's. */
+tide_hidden void os_lock_abandon(struct os_lock *lock);
+/* The thread has another id now: it runs in a forked child, and has dropped all locks. */
+tide_hidden void os_forked(void);
 
 /* Prepare for os_barrier. False: the kernel cannot, or a filter forbids it. */
 tide_hidden bool os_barrier_register(void);

@@ -8,27 +8,27 @@
 #include <linux/membarrier.h>
 #include <time.h>
 
-static __thread char os_thread_mark __attribute__((tls_model("initial-exec")));
+#define LOCK_SLEEPERS ((uint32_t)1 << 31)
 
-uintptr_t os_self(void) { return (uintptr_t)&os_thread_mark; }
+static __thread uint32_t os_thread_id __attribute__((tls_model("initial-exec")));
 
-enum { LOCK_FREE, LOCK_TAKEN, LOCK_CONTENDED };
+static uint32_t self(void) {
+    if (unlikely(os_thread_id == 0)) os_thread_id = (uint32_t)os_call(SYS_gettid, 0, 0, 0, 0);
+    return os_thread_id;
+}
+
+void os_forked(void) { os_thread_id = 0; }
 
 bool os_lock_is_mine(struct os_lock *lock) {
-    return atomic_load_explicit(&lock->holder, memory_order_relaxed) == os_self();
+    return (atomic_load_explicit(&lock->state, memory_order_relaxed) & ~LOCK_SLEEPERS) == self();
 }
 
 bool os_lock_try(struct os_lock *lock) {
-    uint32_t state = LOCK_FREE;
-    if (atomic_compare_exchange_strong_explicit(&lock->state, &state, LOCK_TAKEN, memory_order_acquire, memory_order_relaxed)) {
-        atomic_store_explicit(&lock->holder, os_self(), memory_order_relaxed);
-        return true;
-    }
-    if (os_lock_is_mine(lock)) {
-        lock->depth++;
-        return true;
-    }
-    return false;
+    uint32_t state = 0;
+    if (atomic_compare_exchange_strong_explicit(&lock->state, &state, self(), memory_order_acquire, memory_order_relaxed)) return true;
+    if ((state & ~LOCK_SLEEPERS) != self()) return false;
+    lock->depth++;
+    return true;
 }
 
 void os_lock_take(struct os_lock *lock) {
@@ -43,9 +43,17 @@ void os_lock_take(struct os_lock *lock) {
 #endif
         }
     }
-    while (atomic_exchange_explicit(&lock->state, LOCK_CONTENDED, memory_order_acquire) != LOCK_FREE)
-        os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, LOCK_CONTENDED, NULL);
-    atomic_store_explicit(&lock->holder, os_self(), memory_order_relaxed);
+    /* Who has slept does not know whether others still do: it takes the lock as one with sleepers. */
+    for (;;) {
+        uint32_t state = atomic_load_explicit(&lock->state, memory_order_relaxed);
+        if (state == 0) {
+            if (atomic_compare_exchange_weak_explicit(&lock->state, &state, self() | LOCK_SLEEPERS, memory_order_acquire, memory_order_relaxed))
+                return;
+        } else if ((state & LOCK_SLEEPERS) != 0 || atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
+                                                                                        memory_order_relaxed, memory_order_relaxed)) {
+            os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, state | LOCK_SLEEPERS, NULL);
+        }
+    }
 }
 
 void os_lock_drop(struct os_lock *lock) {
@@ -53,9 +61,14 @@ void os_lock_drop(struct os_lock *lock) {
         lock->depth--;
         return;
     }
-    atomic_store_explicit(&lock->holder, 0, memory_order_relaxed);
-    if (atomic_exchange_explicit(&lock->state, LOCK_FREE, memory_order_release) == LOCK_CONTENDED)
+    if ((atomic_exchange_explicit(&lock->state, 0, memory_order_release) & LOCK_SLEEPERS) != 0)
         os_call(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, 0);
+}
+
+void os_lock_abandon(struct os_lock *lock) {
+    if (!os_lock_is_mine(lock)) return;
+    lock->depth = 0;
+    os_lock_drop(lock);
 }
 
 bool os_barrier_register(void) {

@@ -50,6 +50,8 @@ tide_hidden bool region_grow(struct region *region, size_t chunks);
 tide_hidden void region_trim(size_t keep_bytes);
 /* The region of an address of ours, committed so far; NULL for any other. */
 tide_hidden struct region *region_of(const void *address);
+/* Whether an address lies in a reserve of ours, committed or not. */
+tide_hidden bool region_has_reserved(const void *address);
 tide_hidden struct region *region_of_span(const struct span *span);
 
 tide_inline size_t region_top(const struct region *region) {

@@ -96,43 +96,52 @@ static size_t find_in_chunk(const struct region *region, size_t count, size_t al
     return NO_SLICE;
 }
 
-/* The lowest `count` wholly free chunks in a row, the first a multiple of `alignment`. Where there are none, *start is where the
- * free chunks at the top of the region begin: the place to grow from. */
-static bool find_chunks(const struct region *region, size_t count, size_t alignment, size_t *start) {
-    const struct bins *bins = &region->bins;
-    unsigned clean = bins_index(CHUNK_SLICES, false), dirty = bins_index(CHUNK_SLICES, true);
-    size_t top = region_top(region) / CHUNK_BYTES;
-    size_t run = 0;
-    for (size_t chunk = 0; chunk < top; chunk++) {
-        uint64_t word = *bins_word(bins, chunk / 64, clean) | *bins_word(bins, chunk / 64, dirty);
-        if (word >> (chunk % 64) == 0) { /* none in the rest of this word */
-            run = 0;
-            chunk |= 63;
-        } else if ((word >> (chunk % 64) & 1) == 0 || (run == 0 && chunk % alignment != 0)) {
-            run = 0;
-        } else if (++run == count) {
-            *start = chunk + 1 - count;
+/* The lowest run of `count` free slices whatever chunks it crosses, its start a multiple of `alignment` slices. Where there is none, *start is where
+ * the free slices at the top of the region begin, aligned: the place to grow from. */
+static bool find_across(const struct region *region, size_t count, size_t alignment, size_t *start) {
+    size_t top = region_top(region) / SLICE_BYTES;
+    size_t from = 0; /* slices from .. at - 1 are free, from is aligned */
+    for (size_t at = 0; at < top;) {
+        uint32_t left = region->chunks[at / CHUNK_SLICES].free >> (at % CHUNK_SLICES);
+        size_t room = CHUNK_SLICES - at % CHUNK_SLICES;
+        size_t length = left == 0 ? 0 : size_min(room, bits_lowest(~(uint64_t)left));
+        if (at + length >= from + count && length > 0) {
+            *start = from;
             return true;
         }
+        at += length;
+        if (length == room) continue;
+        left = length < 32 ? left >> length : 0; /* the slices in use that end the run */
+        at += left == 0 ? room - length : bits_lowest(left);
+        from = size_round_up(at, alignment);
+        if (from > at) at = size_min(from, top);
     }
-    *start = run > 0 ? top - run : size_round_up(top, alignment);
+    *start = from;
     return false;
 }
 
+/* Longer runs than this are placed across chunks: two of them do not fit one. */
+#define WITHIN_CHUNK_MAX (CHUNK_SLICES / 2)
+/* Runs from here on start at a chunk's boundary while that costs address space only: the kernel moves them in whole page tables then. */
+#define CHUNK_ALIGNED_MIN (8 * CHUNK_SLICES)
+
 static size_t region_find(struct region *region, size_t slices, size_t alignment, bool grow) {
-    if (slices <= CHUNK_SLICES && alignment <= CHUNK_SLICES) {
-        size_t slice = find_in_chunk(region, slices, alignment);
-        if (slice != NO_SLICE || !grow || !region_grow(region, 1)) return slice;
-        return find_in_chunk(region, slices, alignment);
-    }
-    size_t chunks = (slices + CHUNK_SLICES - 1) / CHUNK_SLICES;
-    size_t aligned = alignment > CHUNK_SLICES ? alignment / CHUNK_SLICES : 1;
     size_t start;
-    if (find_chunks(region, chunks, aligned, &start)) return start * CHUNK_SLICES;
-    if (!grow || chunks > region->size_bytes / CHUNK_BYTES) return NO_SLICE;
-    size_t end = start + chunks, top = region_top(region) / CHUNK_BYTES;
-    if (end > region->size_bytes / CHUNK_BYTES || !region_grow(region, end - top)) return NO_SLICE;
-    return start * CHUNK_SLICES;
+    if (slices <= WITHIN_CHUNK_MAX && alignment <= CHUNK_SLICES) {
+        start = find_in_chunk(region, slices, alignment);
+        if (start != NO_SLICE || !grow) return start;
+    }
+    size_t preferred = slices >= CHUNK_ALIGNED_MIN ? size_max(alignment, CHUNK_SLICES) : alignment;
+    if (find_across(region, slices, preferred, &start)) return start;
+    if (!grow) return NO_SLICE;
+    for (;;) {
+        size_t end = start + slices, top = region_top(region) / SLICE_BYTES;
+        if (end <= region->size_bytes / SLICE_BYTES && (end <= top || region_grow(region, (end - top + CHUNK_SLICES - 1) / CHUNK_SLICES)))
+            return start;
+        if (preferred == alignment) return NO_SLICE;
+        preferred = alignment;
+        if (find_across(region, slices, alignment, &start)) return start;
+    }
 }
 
 /* --- the public part ---------------------------------------------------------------------------------------------- */
@@ -278,14 +287,6 @@ size_t run_purge(size_t *kept_bytes) {
     return returned_bytes;
 }
 
-enum run_state run_purge_held(struct span *head, size_t slices) {
-    if (os_purge(span_start(head), slices * SLICE_BYTES) != 0) return RUN_DIRTY;
-    os_lock_take(&run_lock);
-    run_returned_bytes += slices * SLICE_BYTES;
-    os_lock_drop(&run_lock);
-    return RUN_CLEAN;
-}
-
 void run_totals(struct run_totals *totals) {
     *totals = (struct run_totals){0};
     os_lock_take(&run_lock);
@@ -298,6 +299,22 @@ void run_totals(struct run_totals *totals) {
     }
     totals->returned_bytes = run_returned_bytes;
     os_lock_drop(&run_lock);
+}
+
+/* The masks of a chunk change in single stores and tell the truth; the bins can be made from them. */
+void run_repair(void) {
+    if (!os_lock_is_mine(&run_lock)) return;
+    for (struct region *region = &region_main; region != NULL; region = region->next) {
+        memset(region->bins.words, 0, region->words_committed);
+        memset(region->bins.summary, 0, region->summary_committed);
+        memset(region->bins.count, 0, sizeof region->bins.count);
+        region->bins.occupied = 0;
+        for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++) {
+            region->chunks[i].bin = CHUNK_NO_BIN;
+            chunk_rebin(region, i);
+        }
+    }
+    os_lock_abandon(&run_lock);
 }
 
 static bool region_validate(const struct region *region) {

@@ -45,9 +45,6 @@ tide_hidden bool run_was_used(const struct span *span);
  * `kept_bytes`. */
 tide_hidden size_t run_purge(size_t *kept_bytes);
 
-/* Give back the memory of a run that the caller holds, where the system allows it. Returns the state that it has now. */
-tide_hidden enum run_state run_purge_held(struct span *head, size_t slices);
-
 struct run_totals {
     size_t dirty_bytes;     /* free and dirty */
     size_t committed_bytes;
@@ -56,6 +53,9 @@ struct run_totals {
     size_t returned_bytes;  /* purged since the start */
 };
 tide_hidden void run_totals(struct run_totals *totals);
+
+/* If the calling thread holds the run lock, put in order what an operation that will never end has left, and drop it. Slices may be lost. */
+tide_hidden void run_repair(void);
 
 /* Every structure consistent? For tests and debug builds; takes the lock. */
 tide_hidden bool run_validate(void);

@@ -55,7 +55,7 @@ struct span {
     uint32_t slices_from_head; /* inner slices only */
     union {
         struct block *free;           /* tiny */
-        uint64_t free_mask[MID_WORDS]; /* mid: a one is a free block */
+        _Atomic uint64_t free_mask[MID_WORDS]; /* mid: a one is a free block; others look at the bit of their own block */
         struct {                      /* large */
             size_t bytes;             /* usable */
             size_t slices;

@@ -54,12 +54,10 @@ static enum run_state large_renew(struct span *head, size_t first) {
     return moved && os_renew(span_start(head) + first * SLICE_BYTES, bytes) == 0 ? RUN_CLEAN : RUN_DIRTY;
 }
 
-bool large_release(struct span *head, bool give_back) {
+bool large_release(struct span *head) {
     if (!large_claim(head)) return false;
     size_t slices = head->large.slices;
-    enum run_state state = large_renew(head, 0);
-    if (give_back && state == RUN_DIRTY) state = run_purge_held(head, slices);
-    run_release(head, slices, state);
+    run_release(head, slices, large_renew(head, 0));
     return true;
 }
 
@@ -81,7 +79,7 @@ static void *large_move(struct span *head, size_t size) {
     if (target == NULL) return NULL;
     size_t slices = head->large.slices;
     char *to = span_start(target);
-    bool moved = move_pages(span_start(head), to, head->large.bytes);
+    bool moved = move_pages(span_start(head), to, slices * SLICE_BYTES); /* with what an earlier block left behind the last byte */
     target->large.bytes = size;
     target->large.slices = slices_of(size);
     target->flags |= SPAN_MOVED;

@@ -12,7 +12,7 @@
 /* A block of at least `size` bytes at a multiple of `alignment`, a power of two. `zero`: it reads as zero. NULL: no memory. */
 tide_hidden void *large_take(size_t size, size_t alignment, bool zero);
 /* False: no live block starts here (another thread was faster). */
-tide_hidden bool large_release(struct span *head, bool give_back);
+tide_hidden bool large_release(struct span *head);
 /* Change the size in place, or by moving the pages to another place without copying them. Returns where the block is now; NULL:
  * it could not be done, the block is as it was. */
 tide_hidden void *large_resize(struct span *head, size_t size);

@@ -15,7 +15,7 @@ void mid_init(struct span *head, unsigned class) {
     for (uint32_t word = 0; word < MID_WORDS; word++) {
         uint32_t below = word * 64;
         uint32_t count = head->capacity > below ? head->capacity - below : 0;
-        head->free_mask[word] = count >= 64 ? UINT64_MAX : ((uint64_t)1 << count) - 1;
+        mid_mask_set(head, word, count >= 64 ? UINT64_MAX : ((uint64_t)1 << count) - 1);
     }
     for (uint32_t i = 1; i < slices; i++) {
         head[i].slices_from_head = i;
@@ -31,8 +31,8 @@ void mid_clear_inner(struct span *head) {
 bool mid_validate(const struct span *head) {
     uint32_t free_count = 0;
     for (uint32_t word = 0; word < MID_WORDS; word++) {
-        free_count += bits_count(head->free_mask[word]);
-        if (word < head->word && head->free_mask[word] != 0) return false;
+        free_count += bits_count(mid_mask(head, word));
+        if (word < head->word && mid_mask(head, word) != 0) return false;
     }
     for (uint32_t i = 1; i < head->slices; i++)
         if (head[i].kind != SPAN_INNER || head[i].slices_from_head != i) return false;

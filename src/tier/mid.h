@@ -41,11 +41,20 @@ tide_inline void *mid_block(const struct span *head, uint32_t index) {
     return span_start(head) + (size_t)index * head->block_bytes;
 }
 
-tide_inline bool mid_is_free(const struct span *head, uint32_t index) { return (head->free_mask[index / 64] >> (index % 64) & 1) != 0; }
+tide_inline uint64_t mid_mask(const struct span *head, uint32_t word) {
+    return atomic_load_explicit(&head->free_mask[word], memory_order_relaxed);
+}
+
+tide_inline void mid_mask_set(struct span *head, uint32_t word, uint64_t mask) {
+    atomic_store_explicit(&head->free_mask[word], mask, memory_order_relaxed);
+}
+
+/* Any thread may ask this of a block that it holds. */
+tide_inline bool mid_is_free(const struct span *head, uint32_t index) { return (mid_mask(head, index / 64) >> (index % 64) & 1) != 0; }
 
 /* Whether a block is ready; brings `word` to its place. */
 tide_inline bool mid_ready(struct span *head) {
-    while (head->free_mask[head->word] == 0) {
+    while (mid_mask(head, head->word) == 0) {
         if (head->word == MID_WORDS - 1) return false;
         head->word++;
     }
@@ -55,9 +64,9 @@ tide_inline bool mid_ready(struct span *head) {
 /* The lowest free block, NULL when there is none. `*clean`: it reads as zero. */
 tide_inline void *mid_pop(struct span *head, bool *clean) {
     if (unlikely(!mid_ready(head))) return NULL;
-    uint64_t *mask = &head->free_mask[head->word];
-    uint32_t index = head->word * 64u + bits_lowest(*mask);
-    *mask &= *mask - 1;
+    uint64_t mask = mid_mask(head, head->word);
+    uint32_t index = head->word * 64u + bits_lowest(mask);
+    mid_mask_set(head, head->word, mask & (mask - 1));
     head->used++;
     *clean = false;
     if (index >= head->carved) {
@@ -69,7 +78,7 @@ tide_inline void *mid_pop(struct span *head, bool *clean) {
 
 tide_inline void mid_push(struct span *head, uint32_t index) {
     uint32_t word = index / 64;
-    head->free_mask[word] |= (uint64_t)1 << (index % 64);
+    mid_mask_set(head, word, mid_mask(head, word) | (uint64_t)1 << (index % 64));
     if (word < head->word) head->word = (uint8_t)word;
     head->used--;
 }

@@ -1,0 +1,43 @@
+create table numbers (n int primary key, square bigint, name text, tags text[], extra jsonb);
+insert into numbers select n, n::bigint * n, md5(n::text), array[n::text, (n % 7)::text],
+    jsonb_build_object('n', n, 'even', n % 2 = 0, 'list', jsonb_build_array(n, n + 1, n + 2)) from generate_series(1, 20000) n;
+create table words (word text, length int);
+insert into words select string_agg(chr(97 + (n * k) % 26), '' order by k), k_max
+    from generate_series(1, 3000) n, lateral (select n % 40 + 1 as k_max) m, generate_series(1, k_max) k group by n, k_max;
+create index on numbers (name);
+create index on numbers using gin (extra);
+create index on words (length, word);
+analyze;
+select count(*), sum(square), min(name), max(name) from numbers;
+select n % 10, count(*), sum(square), avg(n)::numeric(12, 3) from numbers group by 1 order by 1;
+select name from numbers order by reverse(name) limit 5;
+select a.n, b.n from numbers a join numbers b on a.square = b.n order by a.n desc limit 5;
+select count(*) from numbers a join words w on w.length = a.n % 40;
+select count(*) from numbers where extra @> '{"even": true}';
+select extra->'list'->>1, jsonb_pretty(extra) from numbers where n = 77;
+select md5(string_agg(name, ',' order by n)) from numbers;
+select n, rank() over (partition by n % 3 order by name) r, lag(n) over (order by name) from numbers order by name limit 6;
+with recursive walk(n, path) as (select 1, '1' union all select n * 2 + 1, path || ',' || n from walk where n < 20000) select * from walk;
+select md5(string_agg(regexp_replace(name, '[a-f]+', '<\&>', 'g'), '' order by n)) from numbers where n < 3000;
+select sum(length(repeat(name, 50))) from numbers;
+set work_mem = '64kB';
+select md5(string_agg(word, '' order by word desc, length)) from words;
+select count(distinct name) from numbers;
+reset work_mem;
+begin;
+update numbers set square = square + 1 where n % 5 = 0;
+savepoint half;
+delete from numbers where n > 10000;
+select count(*) from numbers;
+rollback to half;
+select sum(square) from numbers;
+commit;
+do $$ declare total bigint := 0; text_so_far text := ''; begin
+    for i in 1 .. 5000 loop total := total + i; text_so_far := text_so_far || i; end loop;
+    raise notice '% %', total, md5(text_so_far);
+    begin perform 1 / 0; exception when division_by_zero then raise notice 'caught'; end;
+end $$;
+vacuum full numbers;
+create table copied as select * from numbers order by name;
+select count(*) from copied;
+drop table copied;

@@ -1,0 +1,43 @@
+.mode list
+create table numbers (n integer primary key, square integer, name text, extra text);
+with recursive count(n) as (select 1 union all select n + 1 from count where n < @ROWS@)
+    insert into numbers select n, n * n, printf('%08x-%s', n * 2654435761 % 4294967296, hex(n)),
+        json_object('n', n, 'list', json_array(n, n + 1), 'even', n % 2 = 0) from count;
+create index by_name on numbers (name);
+create index by_even on numbers (json_extract(extra, '$.even'), n);
+analyze;
+select count(*), sum(square), min(name), max(name) from numbers;
+select n % 10, count(*), total(square), group_concat(n, '+') from numbers where n < 500 group by 1;
+select count(*) from numbers where json_extract(extra, '$.even') = 1;
+select name, rank() over (partition by n % 3 order by name), lag(n, 2) over (order by name) from numbers order by name limit 8;
+select count(*) from numbers a join numbers b on a.square = b.n;
+select length(group_concat(name, '')) from (select name from numbers order by name desc);
+select count(*) from (select name from numbers union select extra from numbers except select name from numbers where n < 100);
+create virtual table texts using fts5(body);
+insert into texts select name || ' word' || (n % 50) || ' more' || (n % 7) from numbers where n < 10000;
+select count(*) from texts where texts match 'word7 AND more3';
+select rowid, highlight(texts, 0, '[', ']') from texts where texts match 'word49 NOT more2' order by rowid limit 5;
+create virtual table boxes using rtree(id, x0, x1, y0, y1);
+insert into boxes select n, n % 100, n % 100 + 5, n / 100, n / 100 + 3 from numbers where n < 5000;
+select count(*) from boxes where x0 < 30 and x1 > 20 and y0 < 40;
+create table log (n integer, old text);
+create trigger changed after update on numbers begin insert into log values (old.n, old.name); end;
+begin;
+update numbers set name = upper(name) where n % 17 = 0;
+savepoint half;
+delete from numbers where n % 2 = 0;
+select count(*) from numbers;
+rollback to half;
+commit;
+select count(*), sum(n) from log;
+with recursive plan(x, y) as (select 1, 1 union select x * 2 % 1009, y * 3 % 1013 from plan) select count(*), sum(x * y) from plan;
+select length(hex(zeroblob(2000000))), length(replace(printf('%.*c', 300000, 'x'), 'x', 'yz'));
+create temp table sorted as select * from numbers order by extra desc, name;
+select sum(rowid * n % 1000003) from sorted;
+attach ':memory:' as second;
+create table second.copied as select * from numbers;
+select count(*) from second.copied c join numbers n using (n) where c.name = n.name;
+drop table second.copied;
+delete from numbers where n % 3 = 0;
+vacuum;
+pragma integrity_check;
