@@ -32,6 +32,24 @@ tide_inline size_t size_round_up(size_t n, size_t unit) { return (n + unit - 1) 
 tide_inline size_t size_round_down(size_t n, size_t unit) { return n & ~(unit - 1); }
 tide_inline bool size_is_power(size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
+/* A relaxed load that the compiler may fold into the instruction that uses it, as it does not with atomic_load_explicit. Where the order of
+ * loads and stores matters, a fence stands beside it. */
+#if defined(__SANITIZE_THREAD__)
+#define TIDE_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TIDE_THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef TIDE_THREAD_SANITIZER
+#define load_relaxed(atomic) atomic_load_explicit((atomic), memory_order_relaxed)
+#else
+typedef uintptr_t __attribute__((may_alias)) aliasing_word;
+typedef uint32_t __attribute__((may_alias)) aliasing_half;
+#define load_relaxed(atomic) \
+    ((__typeof__(atomic_load_explicit((atomic), memory_order_relaxed)))(sizeof *(atomic) == 8 ? *(aliasing_word *)(atomic) : *(aliasing_half *)(atomic)))
+#endif
+
 /* dcheck: an invariant, tested in debug builds only. */
 #ifdef TIDE_DEBUG
 #define dcheck(cond) ((cond) ? (void)0 : __builtin_trap())

@@ -99,23 +99,7 @@ static void free_small(struct span *span, void *block) {
     if (heap == NULL) os_lock_drop(&heap_shared.lock);
 }
 
-void heap_free_miss(struct span *span, void *block) {
-    if (span->kind == SPAN_INNER) span = mid_head(span);
-    struct heap *heap = heap_loaded();
-    if (likely(span_owner(span) == mid_owner(heap))) { /* the mid tier's hot path */
-        uint32_t index = mid_index(span, block);
-        if (likely(index != MID_NO_BLOCK && !mid_is_free(span, index) && ((struct block *)block)->key != mid_key(span, block))) {
-            mid_push(span, index);
-            if (unlikely(span->used == 0)) {
-                heap_span_emptied(heap, span);
-                return;
-            }
-            heap_leave();
-            return;
-        }
-        heap_free_doubtful(span, block);
-        return;
-    }
+static tide_warm void free_other(struct span *span, void *block) {
     slow_begin();
     switch (span->kind) {
     case SPAN_TINY:
@@ -132,6 +116,28 @@ void heap_free_miss(struct span *span, void *block) {
         block_fatal("free()", block);
     }
     slow_end();
+}
+
+/* The mid tier's hot path; everything else goes on from here. */
+void heap_free_miss(struct span *span, void *block) {
+    if (span->kind == SPAN_INNER) span = mid_head(span);
+    struct heap *heap = heap_loaded();
+    if (unlikely(span_owner(span) != mid_owner(heap))) {
+        free_other(span, block);
+        return;
+    }
+    uint32_t index = mid_index(span, block);
+    /* Where other threads have freed blocks of the span, this one may be among them. */
+    if (unlikely(index == MID_NO_BLOCK || mid_is_free(span, index) || load_relaxed(&span->remote) != 0)) {
+        heap_free_doubtful(span, block);
+        return;
+    }
+    mid_push(span, index);
+    if (unlikely(span->used == 0)) {
+        heap_span_emptied(heap, span);
+        return;
+    }
+    heap_leave();
 }
 
 void heap_span_emptied(struct heap *heap, struct span *span) {

@@ -96,7 +96,7 @@ tide_hidden uint64_t heap_nested_count(void);
 
 /* --- the hot path ------------------------------------------------------------------------------------------------ */
 
-tide_inline bool heap_is_busy(void) { return atomic_load_explicit(&heap_record.busy, memory_order_relaxed) != 0; }
+tide_inline bool heap_is_busy(void) { return load_relaxed(&heap_record.busy) != 0; }
 
 /* The thread is not busy. */
 tide_inline void heap_enter(void) {
@@ -109,9 +109,9 @@ tide_inline void heap_leave(void) {
     atomic_store_explicit(&heap_record.busy, 0, memory_order_release);
 }
 
-tide_inline struct heap *heap_loaded(void) { return atomic_load_explicit(&heap_record.heap, memory_order_relaxed); }
+tide_inline struct heap *heap_loaded(void) { return load_relaxed(&heap_record.heap); }
 
-tide_inline struct heap *span_owner(const struct span *span) { return atomic_load_explicit(&span->owner, memory_order_relaxed); }
+tide_inline struct heap *span_owner(const struct span *span) { return load_relaxed(&span->owner); }
 
 /* A block of at least `size` <= TINY_MAX_BYTES. */
 tide_inline void *heap_malloc_tiny(size_t size) {

@@ -6,8 +6,11 @@
 /* The borrow rule: a class of a small program gets pages of its own once it has handed out this many bytes; until then its blocks
  * come from an open class of up to twice the size. */
 #define BORROW_BYTES 2048u
+/* How a span is chosen among those that wait. */
+#define LISTED_LOOKS 8
+#define WORTHWHILE_DIVISOR 16u
 
-struct span span_none = {.word = MID_WORDS - 1};
+struct span span_none;
 
 #define NONE_READY [0 ... TINY_GRANULES] = &span_none
 #define NONE_CURRENT [0 ... CLASSES - 1] = &span_none
@@ -71,21 +74,20 @@ static void span_from_current(struct heap *heap, struct span *span) {
     current_set(heap, span->class, &span_none);
 }
 
-static void span_to_full(struct heap *heap, struct span *span) {
-    span_from_current(heap, span);
-    span_set_owner(span, NULL);
-}
-
 static void span_to_listed(struct heap *heap, struct span *span) {
     span_set_owner(span, heap);
     list_append(heap, span);
 }
 
-/* Whether a block can be popped, after carving if need be. */
-static bool span_has_room(struct span *span) {
-    if (span->kind == SPAN_MID) return mid_ready(span);
-    return span->free != NULL || tiny_carve(span);
+static bool span_carve(struct span *span) { return span->kind == SPAN_MID ? mid_carve(span) : tiny_carve(span); }
+
+/* Blocks that were made and are not used now. */
+static uint32_t span_free_count(const struct span *span) {
+    return span->carved + ((span->flags & SPAN_CURRENT) != 0) - span->used;
 }
+
+/* Whether the span can serve another block, after carving if need be. */
+static bool span_has_room(const struct span *span) { return span_free_count(span) > 0 || span->carved < span->capacity; }
 
 static void span_retire(struct heap *heap, struct span *span) {
     size_t slices = span->slices;
@@ -161,24 +163,44 @@ static void *heap_borrow(struct heap *heap, unsigned class) {
     return NULL;
 }
 
-/* Make a span with a free block current. Carving what the current span still has comes before other spans, older spans before new ones: those have
- * had the longest time to gather free blocks. */
+/* Of the listed spans that have waited longest, and so have had most time to gather free blocks, the fullest: the others may empty. Spans with
+ * less than a sixteenth of free blocks are not worth the change. NULL: none. */
+static struct span *listed_best(const struct heap *heap, unsigned class) {
+    struct span *best = NULL;
+    uint32_t least = UINT32_MAX;
+    int looks = LISTED_LOOKS;
+    for (struct span *span = heap->listed[class].first; span != NULL && looks-- > 0; span = span->next) {
+        uint32_t count = span_free_count(span);
+        if (count == 0 || count < span->carved / WORTHWHILE_DIVISOR || count >= least) continue;
+        best = span;
+        least = count;
+    }
+    return best;
+}
+
+/* Make a span with a free block current. Memory that was touched before comes first: free blocks of the current span, of listed spans; then what
+ * the current span can carve; then whatever is left. */
 static struct span *heap_refill(struct heap *heap, unsigned class) {
     counter_add(&heap->refill_count, 1);
     heap_drain(heap);
     struct span *span = heap->current[class];
+    struct span *best = NULL;
     if (span != &span_none) {
-        if (span_has_room(span)) return span;
-        span_to_full(heap, span);
+        if (span_free_count(span) > 0) return span;
+        best = listed_best(heap, class);
+        if (best == NULL && span_carve(span)) return span;
+        span_from_current(heap, span);
+        if (span_has_room(span)) span_to_listed(heap, span);
+        else span_set_owner(span, NULL);
+    } else {
+        best = listed_best(heap, class);
     }
-    span = heap->listed[class].first;
-    if (span == NULL) span = span_fresh(heap, class);
-    if (span == NULL) return NULL;
-    span_to_current(heap, span);
-    bool room = span_has_room(span);
-    dcheck(room);
-    (void)room;
-    return span;
+    if (best == NULL) best = heap->listed[class].first;
+    if (best == NULL) best = span_fresh(heap, class);
+    if (best == NULL) return NULL;
+    span_to_current(heap, best);
+    if (span_free_count(best) == 0) span_carve(best);
+    return best;
 }
 
 void *heap_take(struct heap *heap, unsigned class, bool *clean) {
@@ -194,7 +216,9 @@ void *heap_take(struct heap *heap, unsigned class, bool *clean) {
     }
     span = heap_refill(heap, class);
     if (span == NULL) return NULL;
-    return mid ? mid_pop(span, clean) : tiny_pop(span);
+    if (!mid) return tiny_pop(span);
+    mid_ready(span);
+    return mid_pop(span, clean);
 }
 
 /* --- giving back --------------------------------------------------------------------------------------------------- */
@@ -214,7 +238,7 @@ void heap_flush(struct heap *heap, enum tier_mask tiers) {
         if (span == &span_none) continue;
         span_from_current(heap, span);
         if (span->used == 0) span_retire(heap, span);
-        else if (span->kind == SPAN_MID ? mid_ready(span) : span->free != NULL || span->carved < span->capacity) span_to_listed(heap, span);
+        else if (span_has_room(span)) span_to_listed(heap, span);
         else span_set_owner(span, NULL);
     }
 }

@@ -55,7 +55,7 @@ tide_hidden bool region_has_reserved(const void *address);
 tide_hidden struct region *region_of_span(const struct span *span);
 
 tide_inline size_t region_top(const struct region *region) {
-    return atomic_load_explicit(&region->top_bytes, memory_order_relaxed);
+    return load_relaxed(&region->top_bytes);
 }
 
 /* The descriptor of the slice that holds `address`. */

@@ -32,11 +32,11 @@ enum span_kind {
 enum span_flag {
     SPAN_CURRENT = 1,
     SPAN_LISTED = 2,
-    SPAN_CLEAN = 4, /* blocks behind `carved` were never touched and read as zero (mid) */
+    SPAN_CLEAN = 4, /* blocks behind `limit` were never touched and read as zero (mid) */
     SPAN_MOVED = 8, /* large: the mapping cannot merge with its neighbours until it is renewed */
 };
 
-#define MID_WORDS 4 /* a mid span has at most 256 blocks */
+#define MID_WORDS 3 /* a mid span has at most 192 blocks */
 
 struct heap;
 
@@ -45,19 +45,25 @@ struct span {
     _Atomic(struct heap *) owner;
     uint32_t used;     /* blocks not free, + 1 while current, so that a current span never empties on the hot path */
     uint32_t inverse;  /* 2^32 / size, rounded up: tests for multiples of the block size without a division */
-    _Atomic uint32_t limit; /* tiny: bytes of the span that blocks were made of so far */
+    _Atomic uint32_t limit; /* tiny: bytes of the span that blocks were made of so far; mid: blocks from here on were never handed out */
     uint16_t capacity; /* blocks in the span */
-    uint16_t carved;   /* tiny: blocks made so far; mid: all blocks from here on were never handed out */
+    uint16_t carved;   /* blocks made so far, from the front; what lies behind was not touched */
     uint8_t kind;
     uint8_t class;
     uint8_t flags;
     uint8_t word;             /* mid: no word of `free_mask` below this one has a free block */
-    uint32_t slices_from_head; /* inner slices only */
     union {
-        struct block *free;           /* tiny */
-        _Atomic uint64_t free_mask[MID_WORDS]; /* mid: a one is a free block; others look at the bit of their own block */
-        struct {                      /* large */
-            size_t bytes;             /* usable */
+        uint32_t block_bytes;      /* tiny, mid, emergency */
+        uint32_t slices_from_head; /* inner */
+    };
+    union {
+        struct block *free; /* tiny */
+        struct {            /* mid */
+            char *start;    /* of block 0 */
+            _Atomic uint64_t free_mask[MID_WORDS]; /* a one is a free block; any thread may look at the bit of a block that it holds */
+        };
+        struct {            /* large */
+            size_t bytes;   /* usable */
             size_t slices;
         } large;
     };
@@ -67,7 +73,6 @@ struct span {
     struct span *remote_next; /* in the heap's queue of spans with remote frees */
     struct heap *heap;        /* tiny, mid: whose span this is, also when full */
     struct span *next, *prev; /* in the heap's list of its class, when listed */
-    uint32_t block_bytes;
     uint32_t slices;
 };
 

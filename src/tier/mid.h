@@ -4,7 +4,8 @@
  *   descriptors |  head  | inner 1| inner 2| inner 3|     inner ones tell the distance to the head
  *
  * Which blocks are free stands in a bitmap in the head's descriptor. Free blocks are never written, so their pages can be given back one by
- * one; the lowest free block is handed out first, so the end of a span stays untouched as long as it can.
+ * one. Blocks are made ("carved": their bits set) a few at a time from the front, when no used one is free any more, so the end of a span
+ * stays untouched as long as it can; the lowest free block is handed out first.
  *
  * Not thread-safe: the owner of the span, or who stands in for it, calls these.
  */
@@ -32,13 +33,13 @@ tide_inline struct span *mid_head(struct span *span) { return span - (span->kind
 
 /* The number of the block that starts at `address`; MID_NO_BLOCK: none does. */
 tide_inline uint32_t mid_index(const struct span *head, const void *address) {
-    uint32_t offset = (uint32_t)((uintptr_t)address - (uintptr_t)span_start(head));
+    uint32_t offset = (uint32_t)((uintptr_t)address - (uintptr_t)head->start);
     uint32_t index = (uint32_t)(((uint64_t)(offset >> MID_UNIT_SHIFT) * head->inverse) >> 32);
     return index * head->block_bytes == offset && index < head->capacity ? index : MID_NO_BLOCK;
 }
 
 tide_inline void *mid_block(const struct span *head, uint32_t index) {
-    return span_start(head) + (size_t)index * head->block_bytes;
+    return head->start + (size_t)index * head->block_bytes;
 }
 
 tide_inline uint64_t mid_mask(const struct span *head, uint32_t word) {
@@ -52,25 +53,26 @@ tide_inline void mid_mask_set(struct span *head, uint32_t word, uint64_t mask) {
 /* Any thread may ask this of a block that it holds. */
 tide_inline bool mid_is_free(const struct span *head, uint32_t index) { return (mid_mask(head, index / 64) >> (index % 64) & 1) != 0; }
 
-/* Whether a block is ready; brings `word` to its place. */
+/* Whether a block is free; brings `word` to its place. */
 tide_inline bool mid_ready(struct span *head) {
-    while (mid_mask(head, head->word) == 0) {
-        if (head->word == MID_WORDS - 1) return false;
-        head->word++;
-    }
+    uint32_t word = head->word;
+    while (mid_mask(head, word) == 0)
+        if (++word == MID_WORDS) return false;
+    head->word = (uint8_t)word;
     return true;
 }
 
-/* The lowest free block, NULL when there is none. `*clean`: it reads as zero. */
+/* The lowest free block; NULL when there is none, or none where `word` points (mid_ready knows). `*clean`: it reads as zero. */
 tide_inline void *mid_pop(struct span *head, bool *clean) {
-    if (unlikely(!mid_ready(head))) return NULL;
-    uint64_t mask = mid_mask(head, head->word);
-    uint32_t index = head->word * 64u + bits_lowest(mask);
-    mid_mask_set(head, head->word, mask & (mask - 1));
+    uint32_t word = head->word;
+    uint64_t mask = mid_mask(head, word);
+    if (unlikely(mask == 0)) return NULL;
+    uint32_t index = word * 64u + bits_lowest(mask);
+    mid_mask_set(head, word, mask & (mask - 1));
     head->used++;
     *clean = false;
-    if (index >= head->carved) {
-        head->carved = (uint16_t)(index + 1);
+    if (unlikely(index >= atomic_load_explicit(&head->limit, memory_order_relaxed))) {
+        atomic_store_explicit(&head->limit, index + 1, memory_order_relaxed);
         *clean = (head->flags & SPAN_CLEAN) != 0;
     }
     return mid_block(head, index);
@@ -83,8 +85,10 @@ tide_inline void mid_push(struct span *head, uint32_t index) {
     head->used--;
 }
 
-/* Make a taken run of mid_slices(class) slices a span of `class`, all blocks free. */
+/* Make a taken run of mid_slices(class) slices a span of `class`, with no block carved yet. */
 tide_hidden void mid_init(struct span *head, unsigned class);
+/* Carve the next blocks, when none is free. False: all are carved. */
+tide_hidden bool mid_carve(struct span *head);
 /* Undo mid_init but for the head: clears the inner descriptors. */
 tide_hidden void mid_clear_inner(struct span *head);
 tide_hidden bool mid_validate(const struct span *head);

@@ -27,7 +27,7 @@ tide_inline uintptr_t tiny_key(const struct span *span, const void *block) { ret
 /* Whether an offset into the span is the start of a carved block. n is a multiple of d exactly when n * ceil(2^32 / d) mod 2^32 is below
  * ceil(2^32 / d) (Lemire, Kaser, Kurz 2019, "Faster remainder by direct computation"). */
 tide_inline bool tiny_is_block(const struct span *span, uint32_t offset) {
-    return offset * span->inverse < span->inverse && offset < atomic_load_explicit(&span->limit, memory_order_relaxed);
+    return offset * span->inverse < span->inverse && offset < load_relaxed(&span->limit);
 }
 
 tide_inline uint32_t tiny_offset(const void *block) { return (uint32_t)((uintptr_t)block & (SLICE_BYTES - 1)); }
