@@ -41,7 +41,9 @@ struct heap {
     struct span *ready[TINY_GRANULES + 1]; /* by size in granules, rounded up: the span that malloc pops; span_none where it must miss */
     struct span *current[CLASSES];
     struct { struct span *first, *last; } listed[CLASSES];
-    uint16_t borrowed_bytes[TINY_CLASSES]; /* taken from larger classes before this class had a span of its own */
+    /* The borrow rule (own.c): the class whose current span serves this one for now, CLASSES if none does, and how often that missed. */
+    uint8_t lender[TINY_CLASSES];
+    uint8_t borrow_misses[TINY_CLASSES];
 
     /* Statistics, written by who owns the heap. */
     _Atomic uint64_t refill_count, retire_count, remote_count;

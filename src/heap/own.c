@@ -3,9 +3,10 @@
 #include "heap/remote.h"
 #include "span/run.h"
 
-/* The borrow rule: a class of a small program gets pages of its own once it has handed out this many bytes; until then its blocks
- * come from an open class of up to twice the size. */
-#define BORROW_BYTES 2048u
+/* The borrow rule, for small programs: a class that has no span of its own takes the blocks of the next larger class that has one, up to
+ * twice its size, without a miss. Only when it has missed this often while borrowing, that is, when it keeps pages full of blocks alive, it gets
+ * its own. So a class of which few blocks live at a time never costs a page. */
+#define BORROW_MISSES 2u
 /* How a span is chosen among those that wait. */
 #define LISTED_LOOKS 8
 #define WORTHWHILE_DIVISOR 16u
@@ -24,7 +25,8 @@ void heap_init(struct heap *heap) {
     memcpy(heap->ready, heap_vacant.ready, sizeof heap->ready);
     memcpy(heap->current, heap_vacant.current, sizeof heap->current);
     memset(heap->listed, 0, sizeof heap->listed);
-    memset(heap->borrowed_bytes, 0, sizeof heap->borrowed_bytes);
+    memset(heap->lender, CLASSES, sizeof heap->lender);
+    memset(heap->borrow_misses, 0, sizeof heap->borrow_misses);
     atomic_store_explicit(&heap->remote, NULL, memory_order_relaxed);
 }
 
@@ -52,11 +54,18 @@ static void span_set_owner(struct span *span, struct heap *heap) {
     atomic_store_explicit(&span->owner, heap, memory_order_relaxed);
 }
 
+/* Which span malloc pops for the sizes of a tiny class. */
+static void ready_set(struct heap *heap, unsigned class, struct span *span) {
+    size_t first = class == 0 ? 0 : class_bytes(class - 1) / GRANULE_BYTES + 1;
+    for (size_t granules = first; granules <= class_bytes(class) / GRANULE_BYTES; granules++) heap->ready[granules] = span;
+}
+
 static void current_set(struct heap *heap, unsigned class, struct span *span) {
     heap->current[class] = span;
     if (class >= TINY_CLASSES) return;
-    size_t first = class == 0 ? 0 : class_bytes(class - 1) / GRANULE_BYTES + 1;
-    for (size_t granules = first; granules <= class_bytes(class) / GRANULE_BYTES; granules++) heap->ready[granules] = span;
+    ready_set(heap, class, span);
+    for (unsigned smaller = class; smaller-- > 0 && 2 * class_bytes(smaller) >= class_bytes(class);)
+        if (heap->lender[smaller] == class) ready_set(heap, smaller, span);
 }
 
 static void span_to_current(struct heap *heap, struct span *span) {
@@ -81,7 +90,7 @@ static void span_to_listed(struct heap *heap, struct span *span) {
 
 static bool span_carve(struct span *span) { return span->kind == SPAN_MID ? mid_carve(span) : tiny_carve(span); }
 
-/* Blocks that were made and are not used now. */
+/* Blocks that were made and are not used now; 0 for span_none. */
 static uint32_t span_free_count(const struct span *span) {
     return span->carved + ((span->flags & SPAN_CURRENT) != 0) - span->used;
 }
@@ -148,19 +157,25 @@ void heap_drain(struct heap *heap) {
     }
 }
 
-/* A block of the next larger class that has a span, up to twice the size, and as well aligned. */
-static void *heap_borrow(struct heap *heap, unsigned class) {
-    size_t bytes = class_bytes(class);
-    size_t alignment = bytes & -bytes;
-    if (heap->borrowed_bytes[class] >= BORROW_BYTES) return NULL;
-    for (unsigned larger = class + 1; larger < TINY_CLASSES && class_bytes(larger) <= 2 * bytes; larger++) {
-        if (class_bytes(larger) % alignment != 0) continue;
-        void *block = tiny_pop(heap->current[larger]);
-        if (block == NULL) continue;
-        heap->borrowed_bytes[class] += (uint16_t)bytes;
-        return block;
+/* The class that serves `class`: itself, or the lender. Called on a miss. */
+static unsigned heap_server(struct heap *heap, unsigned class) {
+    if (class >= TINY_CLASSES || heap->current[class] != &span_none) return class;
+    unsigned lender = heap->lender[class];
+    if (lender != CLASSES) { /* missed while borrowing */
+        if (++heap->borrow_misses[class] < BORROW_MISSES) return lender;
+        heap->lender[class] = CLASSES;
+        return class;
     }
-    return NULL;
+    if (heap->borrow_misses[class] >= BORROW_MISSES) return class;
+    size_t bytes = class_bytes(class);
+    size_t alignment = bytes & -bytes; /* what users of this size may count on */
+    for (lender = class + 1; lender < TINY_CLASSES && class_bytes(lender) <= 2 * bytes; lender++) {
+        if (heap->current[lender] == &span_none || class_bytes(lender) % alignment != 0) continue;
+        heap->lender[class] = (uint8_t)lender;
+        ready_set(heap, class, heap->current[lender]);
+        return lender;
+    }
+    return class;
 }
 
 /* Of the listed spans that have waited longest, and so have had most time to gather free blocks, the fullest: the others may empty. Spans with
@@ -204,19 +219,12 @@ static struct span *heap_refill(struct heap *heap, unsigned class) {
 }
 
 void *heap_take(struct heap *heap, unsigned class, bool *clean) {
-    bool mid = class >= TINY_CLASSES;
     *clean = false;
+    class = heap_server(heap, class);
     struct span *span = heap->current[class];
-    if (!mid) {
-        void *block = tiny_pop(span);
-        if (block == NULL && span == &span_none) block = heap_borrow(heap, class);
-        if (block != NULL) return block;
-    } else if (mid_ready(span)) {
-        return mid_pop(span, clean);
-    }
-    span = heap_refill(heap, class);
+    if (span_free_count(span) == 0) span = heap_refill(heap, class);
     if (span == NULL) return NULL;
-    if (!mid) return tiny_pop(span);
+    if (class < TINY_CLASSES) return tiny_pop(span);
     mid_ready(span);
     return mid_pop(span, clean);
 }

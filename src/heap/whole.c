@@ -13,24 +13,24 @@
 #define SHRINK_DIVISOR 2
 
 /* Without a heap of its own a thread can take large blocks, but the process must have started. */
-static void *large_take_scarce(struct heap *heap, size_t size, size_t alignment, bool zero) {
+static void *large_take_scarce(struct heap *heap, size_t size, size_t alignment, enum large_wish wish) {
     if (heap != NULL) heap_flush(heap, TIER_BOTH);
     heap_finish_all();
-    return large_take(size, alignment, zero);
+    return large_take(size, alignment, wish);
 }
 
-void *heap_malloc_large(size_t size, size_t alignment, bool zero) {
+void *heap_malloc_large(size_t size, size_t alignment, enum large_wish wish) {
     if (unlikely(!heap_try_enter())) {
         void *block = heap_malloc_interrupting(size, alignment);
-        return block != NULL && zero ? memset(block, 0, size) : block;
+        return block != NULL && wish == LARGE_ZERO ? memset(block, 0, size) : block;
     }
     heap_record.slow = true;
     emergency_settle();
     struct heap *heap = heap_own();
     void *block = NULL;
     if (region_main.base != 0) {
-        block = large_take(size, alignment, zero);
-        if (block == NULL && size <= PTRDIFF_MAX) block = large_take_scarce(heap, size, alignment, zero);
+        block = large_take(size, alignment, wish);
+        if (block == NULL && size <= PTRDIFF_MAX) block = large_take_scarce(heap, size, alignment, wish);
     }
     heap_record.slow = false;
     heap_leave();
@@ -40,7 +40,7 @@ void *heap_malloc_large(size_t size, size_t alignment, bool zero) {
 
 void *heap_malloc_above(size_t size) {
     bool clean;
-    return size <= MID_MAX_BYTES ? heap_malloc_mid(size, &clean) : heap_malloc_large(size, 1, false);
+    return size <= MID_MAX_BYTES ? heap_malloc_mid(size, &clean) : heap_malloc_large(size, 1, LARGE_PLAIN);
 }
 
 void *heap_malloc_aligned(size_t alignment, size_t size) {
@@ -48,7 +48,7 @@ void *heap_malloc_aligned(size_t alignment, size_t size) {
     if (unlikely(heap_is_busy())) return heap_malloc_interrupting(size, alignment);
     unsigned class = class_of_aligned(size, alignment);
     if (class < CLASSES) return heap_malloc(class_bytes(class));
-    return heap_malloc_large(size, alignment, false);
+    return heap_malloc_large(size, alignment, LARGE_PLAIN);
 }
 
 void *heap_calloc(size_t size) {
@@ -61,7 +61,7 @@ void *heap_calloc(size_t size) {
         void *block = heap_malloc_mid(size, &clean);
         return block != NULL && !clean ? memset(block, 0, size) : block;
     }
-    return heap_malloc_large(size, 1, true);
+    return heap_malloc_large(size, 1, LARGE_ZERO);
 }
 
 /* In place, or by moving pages. NULL: it takes a copy. */
@@ -83,7 +83,8 @@ void *heap_realloc(void *address, size_t size) {
         return address;
     }
     int error = errno;
-    void *block = heap_malloc(size);
+    bool grown = old.kind == SPAN_LARGE && (old.span->flags & SPAN_GROWN) != 0;
+    void *block = size <= MID_MAX_BYTES ? heap_malloc(size) : heap_malloc_large(size, 1, grown ? LARGE_GROWN_AGAIN : LARGE_GROWN);
     if (block == NULL) {
         if (size > old.usable_bytes) return NULL;
         errno = error;

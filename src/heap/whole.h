@@ -3,9 +3,10 @@
 #define TIDE_HEAP_WHOLE_H
 
 #include "heap/heap.h"
+#include "tier/large.h"
 
 /* Above MID_MAX_BYTES, or aligned to more. NULL and ENOMEM when there is no memory. */
-tide_hidden tide_warm void *heap_malloc_large(size_t size, size_t alignment, bool zero);
+tide_hidden tide_warm void *heap_malloc_large(size_t size, size_t alignment, enum large_wish wish);
 
 /* `alignment` is a power of two. */
 tide_hidden void *heap_malloc_aligned(size_t alignment, size_t size);

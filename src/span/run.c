@@ -144,6 +144,9 @@ static size_t region_find(struct region *region, size_t slices, size_t alignment
     }
 }
 
+/* How much address space a run that grows gets. */
+#define ROOM_FACTOR 4
+
 /* --- the public part ---------------------------------------------------------------------------------------------- */
 
 /* A region's base is aligned to a chunk, and only by luck to more. */
@@ -185,6 +188,21 @@ struct span *run_take(size_t slices, size_t alignment) {
     os_lock_drop(&run_lock);
     if (head != NULL) head->slices = (uint32_t)size_min(slices, UINT32_MAX);
     return head;
+}
+
+struct span *run_take_roomy(size_t slices) {
+    struct region *region = &region_main;
+    struct span *head = NULL;
+    if (slices > SIZE_MAX / SLICE_BYTES / ROOM_FACTOR) return NULL;
+    os_lock_take(&run_lock);
+    size_t start = region->base != 0 ? region_find(region, ROOM_FACTOR * slices, 1, false) : NO_SLICE;
+    if (start != NO_SLICE) {
+        range_take(region, start, slices);
+        head = &region->spans[start];
+        head->slices = (uint32_t)size_min(slices, UINT32_MAX);
+    }
+    os_lock_drop(&run_lock);
+    return head != NULL ? head : run_take(slices, 1);
 }
 
 void run_release(struct span *head, size_t slices, enum run_state state) {

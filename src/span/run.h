@@ -27,6 +27,9 @@ extern tide_hidden struct os_lock run_lock;
  * for `slices`. NULL: no memory. */
 tide_hidden struct span *run_take(size_t slices, size_t alignment);
 
+/* The same for a run that will be extended: at the start of a free stretch of several times its length, where there is one. */
+tide_hidden struct span *run_take_roomy(size_t slices);
+
 enum run_state { RUN_CLEAN, RUN_DIRTY };
 
 /* Give a run back. Clears its head's descriptor; the others of the run are zero already. */

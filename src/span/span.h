@@ -33,6 +33,7 @@ enum span_flag {
     SPAN_CURRENT = 1,
     SPAN_LISTED = 2,
     SPAN_CLEAN = 4, /* blocks behind `limit` were never touched and read as zero (mid) */
+    SPAN_GROWN = 16, /* large: was made by growing another block */
     SPAN_MOVED = 8, /* large: the mapping cannot merge with its neighbours until it is renewed */
 };
 

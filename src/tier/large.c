@@ -4,7 +4,7 @@
 #include "tier/classes.h"
 
 /* Below this a copy by warm memcpy is faster than moving page tables (DESIGN.md has the figures). */
-#define MOVE_MIN_BYTES MIB
+#define MOVE_MIN_BYTES (256 * KIB)
 /* From here on clearing used memory by giving it back is not slower than writing zeros, and sparse tables stay sparse. */
 #define PURGE_TO_CLEAR_BYTES MIB
 
@@ -29,12 +29,13 @@ static void large_clear(struct span *head, size_t bytes) {
     }
 }
 
-void *large_take(size_t size, size_t alignment, bool zero) {
+void *large_take(size_t size, size_t alignment, enum large_wish wish) {
     if (!round_to_pages(&size)) return NULL;
     size_t slices = slices_of(size);
-    struct span *head = run_take(slices, alignment > SLICE_BYTES ? alignment >> SLICE_SHIFT : 1);
+    struct span *head = wish == LARGE_GROWN_AGAIN ? run_take_roomy(slices) : run_take(slices, alignment > SLICE_BYTES ? alignment >> SLICE_SHIFT : 1);
     if (head == NULL) return NULL;
-    if (zero) large_clear(head, size);
+    if (wish == LARGE_ZERO) large_clear(head, size);
+    if (wish >= LARGE_GROWN) head->flags |= SPAN_GROWN;
     head->large.bytes = size;
     head->large.slices = slices;
     __atomic_store_n(&head->kind, SPAN_LARGE, __ATOMIC_RELEASE);
@@ -75,14 +76,14 @@ static bool move_pages(char *from, char *to, size_t bytes) {
 }
 
 static void *large_move(struct span *head, size_t size) {
-    struct span *target = run_take(slices_of(size), 1);
+    struct span *target = run_take_roomy(slices_of(size));
     if (target == NULL) return NULL;
     size_t slices = head->large.slices;
     char *to = span_start(target);
     bool moved = move_pages(span_start(head), to, slices * SLICE_BYTES); /* with what an earlier block left behind the last byte */
     target->large.bytes = size;
     target->large.slices = slices_of(size);
-    target->flags |= SPAN_MOVED;
+    target->flags |= SPAN_MOVED | SPAN_GROWN;
     __atomic_store_n(&target->kind, SPAN_LARGE, __ATOMIC_RELEASE);
     if (large_claim(head)) run_release(head, slices, large_renew(head, 0) == RUN_CLEAN || moved ? RUN_CLEAN : RUN_DIRTY);
     return to;

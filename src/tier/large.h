@@ -9,8 +9,15 @@
 
 #include "span/span.h"
 
-/* A block of at least `size` bytes at a multiple of `alignment`, a power of two. `zero`: it reads as zero. NULL: no memory. */
-tide_hidden void *large_take(size_t size, size_t alignment, bool zero);
+enum large_wish {
+    LARGE_PLAIN,
+    LARGE_ZERO,        /* reads as zero */
+    LARGE_GROWN,       /* takes the place of a smaller block */
+    LARGE_GROWN_AGAIN, /* of one that had already grown: likely to grow on, so it gets room for that */
+};
+
+/* A block of at least `size` bytes at a multiple of `alignment`, a power of two. NULL: no memory. */
+tide_hidden void *large_take(size_t size, size_t alignment, enum large_wish wish);
 /* False: no live block starts here (another thread was faster). */
 tide_hidden bool large_release(struct span *head);
 /* Change the size in place, or by moving the pages to another place without copying them. Returns where the block is now; NULL:
