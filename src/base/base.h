@@ -41,11 +41,11 @@ tide_inline bool size_is_power(size_t n) { return n != 0 && (n & (n - 1)) == 0; 
 #define TIDE_THREAD_SANITIZER 1
 #endif
 #endif
+typedef uintptr_t __attribute__((may_alias)) aliasing_word;
+typedef uint32_t __attribute__((may_alias)) aliasing_half;
 #ifdef TIDE_THREAD_SANITIZER
 #define load_relaxed(atomic) atomic_load_explicit((atomic), memory_order_relaxed)
 #else
-typedef uintptr_t __attribute__((may_alias)) aliasing_word;
-typedef uint32_t __attribute__((may_alias)) aliasing_half;
 #define load_relaxed(atomic) \
     ((__typeof__(atomic_load_explicit((atomic), memory_order_relaxed)))(sizeof *(atomic) == 8 ? *(aliasing_word *)(atomic) : *(aliasing_half *)(atomic)))
 #endif

@@ -6,21 +6,16 @@
 #include "span/meta.h"
 
 /* Reads descriptors while their owners write them. */
-#if defined(__SANITIZE_THREAD__)
+#ifdef TIDE_THREAD_SANITIZER
 #define CENSUS_RACY __attribute__((no_sanitize("thread"), noinline))
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CENSUS_RACY __attribute__((no_sanitize("thread"), noinline))
-#endif
-#endif
-#ifndef CENSUS_RACY
+#else
 #define CENSUS_RACY
 #endif
 
 /* The blocks of a tiny or mid span. */
 CENSUS_RACY static void count_blocks(struct census *census, const struct span *span, const struct heap *own) {
     enum tier_index tier = span->kind == SPAN_MID ? TIER_MID_INDEX : TIER_TINY_INDEX;
-    uint32_t waiting = remote_count(atomic_load_explicit(&span->remote, memory_order_relaxed)); /* freed, not yet collected */
+    uint32_t waiting = remote_count(*(const aliasing_word *)&span->remote); /* freed, not yet collected */
     uint32_t bias = (span->flags & SPAN_CURRENT) != 0;
     uint32_t used = span->used;
     uint32_t live = used > bias + waiting ? used - bias - waiting : 0;
@@ -40,7 +35,7 @@ CENSUS_RACY static void count_blocks(struct census *census, const struct span *s
 
 /* Returns how many slices to go on. */
 CENSUS_RACY static size_t count_span(struct census *census, const struct span *span, const struct heap *own) {
-    switch (__atomic_load_n(&span->kind, __ATOMIC_ACQUIRE)) {
+    switch (span->kind) {
     case SPAN_TINY:
     case SPAN_MID:
         count_blocks(census, span, own);

@@ -1,5 +1,6 @@
 #include "heap/emergency.h"
 
+#include "heap/block.h"
 #include "span/run.h"
 #include "tier/large.h"
 
@@ -131,7 +132,7 @@ void emergency_settle(void) {
     void *block = atomic_exchange_explicit(&emergency_deferred, NULL, memory_order_acquire);
     while (block != NULL) {
         void *next = *(void **)block;
-        large_release(region_span(region_of(block), block));
+        if (!large_release(region_span(region_of(block), block))) block_fatal_free("free()", block); /* it waited twice */
         block = next;
     }
 }

@@ -1,5 +1,6 @@
 #include "heap/remote.h"
 
+/* Acquire and release on both sides: the owner has read remote_next before it clears `queued`, and a pusher writes it after it has set that. */
 bool remote_push(struct span *span, struct block *block, uint32_t index) {
     struct heap *heap = span->heap;
     uint64_t old = atomic_load_explicit(&span->remote, memory_order_relaxed);
@@ -8,7 +9,7 @@ bool remote_push(struct span *span, struct block *block, uint32_t index) {
         block->next = (struct block *)(uintptr_t)remote_head(old);
         word = (old & ~(uint64_t)0xffff) + ((uint64_t)1 << 16) + (index + 1);
         word |= REMOTE_QUEUED;
-    } while (!atomic_compare_exchange_weak_explicit(&span->remote, &old, word, memory_order_release, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&span->remote, &old, word, memory_order_acq_rel, memory_order_relaxed));
     if ((old & REMOTE_QUEUED) != 0) return false;
 
     struct span *first = atomic_load_explicit(&heap->remote, memory_order_relaxed);
@@ -17,7 +18,7 @@ bool remote_push(struct span *span, struct block *block, uint32_t index) {
     return true;
 }
 
-uint64_t remote_take_all(struct span *span) { return atomic_exchange_explicit(&span->remote, 0, memory_order_acquire); }
+uint64_t remote_take_all(struct span *span) { return atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel); }
 
 struct span *remote_take_queue(struct heap *heap) {
     if (atomic_load_explicit(&heap->remote, memory_order_seq_cst) == NULL) return NULL;

@@ -14,7 +14,11 @@
 #include "span/run.h"
 
 /* Destructors of the program may free and allocate after ours has run; so ours asks to be called again, until the last round. */
+#ifdef TIDE_THREAD_SANITIZER
+#define DESTRUCTOR_ROUNDS (PTHREAD_DESTRUCTOR_ITERATIONS - 1) /* the last round is the sanitizer's own */
+#else
 #define DESTRUCTOR_ROUNDS PTHREAD_DESTRUCTOR_ITERATIONS
+#endif
 
 __thread struct thread_record heap_record __attribute__((tls_model("initial-exec"))) = {.heap = &heap_vacant};
 

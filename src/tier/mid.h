@@ -31,11 +31,11 @@ tide_inline struct heap *mid_owner(struct heap *heap) { return (struct heap *)((
 /* The head of a mid span from the descriptor of any of its slices. */
 tide_inline struct span *mid_head(struct span *span) { return span - (span->kind == SPAN_INNER ? span->slices_from_head : 0); }
 
-/* The number of the block that starts at `address`; MID_NO_BLOCK: none does. */
+/* The number of the block that starts at `address`; MID_NO_BLOCK: none that was ever handed out does. */
 tide_inline uint32_t mid_index(const struct span *head, const void *address) {
     uint32_t offset = (uint32_t)((uintptr_t)address - (uintptr_t)head->start);
     uint32_t index = (uint32_t)(((uint64_t)(offset >> MID_UNIT_SHIFT) * head->inverse) >> 32);
-    return index * head->block_bytes == offset && index < head->capacity ? index : MID_NO_BLOCK;
+    return index * head->block_bytes == offset && index < load_relaxed(&head->limit) ? index : MID_NO_BLOCK;
 }
 
 tide_inline void *mid_block(const struct span *head, uint32_t index) {
