@@ -1,5 +1,5 @@
-# Entry points. CMake and Ninja do the work in build/; every target first installs what it needs (TIDE_SETUP=off: not).
-# CC, CFLAGS, LDFLAGS of the environment or command line are respected. TIDE_WERROR=OFF lets warnings pass.
+# Entry points. CMake and Ninja do the work in build/; every target first installs what it needs (TIDEMALLOC_SETUP=off: not).
+# CC, CFLAGS, LDFLAGS of the environment or command line are respected. WERROR=OFF lets warnings pass.
 PREFIX ?= /usr/local
 DESTDIR ?=
 

@@ -9,7 +9,9 @@ set(unity ${PROJECT_SOURCE_DIR}/src/tidemalloc.c)
 if(NOT TIDE_SANITIZE)
     add_library(tidemalloc SHARED ${unity})
     target_link_libraries(tidemalloc PRIVATE $<BUILD_INTERFACE:tide_flags>)
-    target_link_options(tidemalloc PRIVATE -pthread -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,-z,defs)
+    # noseparate-code: one mapping and one fault less, 100 KiB less resident in a small program.
+    target_link_options(tidemalloc PRIVATE
+        -pthread -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now -Wl,-z,defs -Wl,-z,noseparate-code)
     set_target_properties(tidemalloc PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 
     add_library(tidemalloc_static STATIC ${unity} ${PROJECT_SOURCE_DIR}/src/api/cxx.c

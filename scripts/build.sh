@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Configures and builds one variant. A changed compiler or flag in the environment starts its folder afresh.
 #   scripts/build.sh release|debug|asan|tsan [-DOPTION=VALUE...] [TARGET...]
-# Without targets everything of the variant is built. TIDE_WERROR=OFF lets warnings pass.
+# Without targets everything of the variant is built. WERROR=OFF lets warnings pass.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 variant=$1
@@ -12,7 +12,7 @@ debug | asan | tsan) dir=build/$variant ;;
 *) echo "build.sh: unknown variant $variant" >&2 && exit 2 ;;
 esac
 
-options=(-DTIDE_WERROR="${TIDE_WERROR:-ON}")
+options=(-DTIDE_WERROR="${WERROR:-ON}")
 targets=()
 for argument; do
     case $argument in

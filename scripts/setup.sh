@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a part of the project needs and this machine lacks: fast and silent when all is there.
 #   scripts/setup.sh GROUP...       the groups are listed below; "check", "bench", ... include "build" where they need it
-# TIDE_SETUP=off skips it altogether.
+# TIDEMALLOC_SETUP=off skips it altogether.
 # shellcheck disable=SC2034 # the lists are read by name, as ${!group}
 set -euo pipefail
 
@@ -45,7 +45,7 @@ install_as_root() {
         if [ -z "$name" ]; then
             apt update || true
             name=$(choose "$entry")
-            [ -n "$name" ] || die "no package ${entry//|/ or } in this distribution: install it by hand, then set TIDE_SETUP=off"
+            [ -n "$name" ] || die "no package ${entry//|/ or } in this distribution: install it by hand, then set TIDEMALLOC_SETUP=off"
         fi
         chosen+=("$name")
     done
@@ -83,7 +83,7 @@ if [ "${1:-}" = --as-root ]; then
 fi
 
 [ "$#" -gt 0 ] || die "name a group: build check bench demo lint programs"
-[ "${TIDE_SETUP:-on}" != off ] || exit 0
+[ "${TIDEMALLOC_SETUP:-on}" != off ] || exit 0
 wanted=()
 for group; do
     case $group in

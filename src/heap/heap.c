@@ -95,8 +95,9 @@ static void free_small(struct span *span, void *block) {
     }
     if (heap == NULL) os_lock_take(&heap_shared.lock); /* so that fork finds it finished */
     struct heap *owner = span->heap;
-    if (free_remote(span, block, index)) heap_finish(owner);
-    if (heap == NULL) os_lock_drop(&heap_shared.lock);
+    bool queued = free_remote(span, block, index);
+    if (heap == NULL) os_lock_drop(&heap_shared.lock); /* before the owner's is taken: fork takes heap_shared's last */
+    if (queued) heap_finish(owner);
 }
 
 static tide_warm void free_other(struct span *span, void *block) {

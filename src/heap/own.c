@@ -100,9 +100,10 @@ static bool span_has_room(const struct span *span) { return span_free_count(span
 
 static void span_retire(struct heap *heap, struct span *span) {
     size_t slices = span->slices;
+    size_t touched = (span->carved * (size_t)span->block_bytes + SLICE_BYTES - 1) >> SLICE_SHIFT;
     counter_add(&heap->retire_count, 1);
     if (span->kind == SPAN_MID) mid_clear_inner(span);
-    run_release(span, slices, RUN_DIRTY);
+    run_release_front(span, slices, touched);
 }
 
 /* A span without a live block that is not current goes back to the page runs. It cannot be in the remote queue: blocks in there count

@@ -95,9 +95,9 @@ static bool heap_start(void) {
     if (heap_ready) return true;
     os_init();
     options_load();
+    heap_init(&heap_shared); /* a flush may look at it even where there is no address space */
     if (!region_init(options.reserve_bytes)) return false;
     emergency_init();
-    heap_init(&heap_shared);
     heap_key_made = pthread_key_create(&heap_key, heap_thread_end) == 0;
     pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
     os_barrier_register();

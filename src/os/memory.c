@@ -56,7 +56,9 @@ int os_renew(void *at, size_t bytes) {
 int os_move(void *from, void *to, size_t bytes) {
     long flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
     long result = os_call6(SYS_mremap, (long)from, (long)bytes, (long)bytes, flags, (long)to, 0);
-    return result == (long)to ? 0 : (int)result;
+    if (result == (long)to) return 0;
+    os_renew(to, bytes); /* the kernel may have unmapped the target before it refused */
+    return (int)result;
 }
 
 void os_release(void *at, size_t bytes) { os_call(SYS_munmap, at, bytes, 0, 0); }

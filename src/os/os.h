@@ -26,7 +26,8 @@ tide_hidden int os_commit(void *at, size_t bytes);
 tide_hidden int os_purge(void *at, size_t bytes);
 /* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours again. */
 tide_hidden int os_renew(void *at, size_t bytes);
-/* Move the memory behind `from` to `to` (both committed); `from` reads as zero afterwards. */
+/* Move the memory behind `from` to `to` (both committed); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads as zero; but
+ * above a limit on address space `to` may be gone: do not move where there is one. */
 tide_hidden int os_move(void *from, void *to, size_t bytes);
 tide_hidden void os_release(void *at, size_t bytes);
 /* Keep transparent huge pages out of a mapping. */

@@ -46,12 +46,19 @@ static void range_take(struct region *region, size_t slice, size_t count) {
     }
 }
 
-static void range_release(struct region *region, size_t slice, size_t count, enum run_state state) {
+static void range_mark(struct region *region, size_t slice, size_t count, enum run_state state) {
+    for (struct range range = {.slice = slice, .left = count}; range_next(&range);) {
+        struct chunk *chunk = &region->chunks[range.chunk];
+        chunk_set_dirty(chunk, state == RUN_DIRTY ? chunk_dirty(chunk) | range.mask : chunk_dirty(chunk) & ~range.mask);
+    }
+}
+
+/* The slices are marked already. */
+static void range_release(struct region *region, size_t slice, size_t count) {
     for (struct range range = {.slice = slice, .left = count}; range_next(&range);) {
         struct chunk *chunk = &region->chunks[range.chunk];
         dcheck((chunk->free & range.mask) == 0);
         chunk->free |= range.mask;
-        chunk_set_dirty(chunk, state == RUN_DIRTY ? chunk_dirty(chunk) | range.mask : chunk_dirty(chunk) & ~range.mask);
         chunk_rebin(region, range.chunk);
     }
 }
@@ -207,9 +214,21 @@ struct span *run_take_roomy(size_t slices) {
 
 void run_release(struct span *head, size_t slices, enum run_state state) {
     struct region *region = region_of_span(head);
+    size_t first = region_slice(region, head);
     os_lock_take(&run_lock);
     memset((void *)head, 0, sizeof *head);
-    range_release(region, region_slice(region, head), slices, state);
+    range_mark(region, first, slices, state);
+    range_release(region, first, slices);
+    os_lock_drop(&run_lock);
+}
+
+void run_release_front(struct span *head, size_t slices, size_t touched) {
+    struct region *region = region_of_span(head);
+    size_t first = region_slice(region, head);
+    os_lock_take(&run_lock);
+    memset((void *)head, 0, sizeof *head);
+    range_mark(region, first, touched, RUN_DIRTY);
+    range_release(region, first, slices);
     os_lock_drop(&run_lock);
 }
 
@@ -231,7 +250,8 @@ bool run_extend(struct span *head, size_t slices, size_t more) {
 void run_shorten(struct span *head, size_t slices, size_t keep, enum run_state state) {
     struct region *region = region_of_span(head);
     os_lock_take(&run_lock);
-    range_release(region, region_slice(region, head) + keep, slices - keep, state);
+    range_mark(region, region_slice(region, head) + keep, slices - keep, state);
+    range_release(region, region_slice(region, head) + keep, slices - keep);
     os_lock_drop(&run_lock);
 }
 

@@ -34,6 +34,8 @@ enum run_state { RUN_CLEAN, RUN_DIRTY };
 
 /* Give a run back. Clears its head's descriptor; the others of the run are zero already. */
 tide_hidden void run_release(struct span *head, size_t slices, enum run_state state);
+/* The same for a run of which only the first `touched` slices were used: the others are what they were before. */
+tide_hidden void run_release_front(struct span *head, size_t slices, size_t touched);
 /* Take the slices that follow a run, too. False: they are not free. */
 tide_hidden bool run_extend(struct span *head, size_t slices, size_t more);
 /* Give back the slices of a run behind the first `keep`. */

@@ -2,7 +2,7 @@
 """Run every case of one abuse program and judge its death: SIGABRT, and one line on stderr that matches.
 
 usage: run.py program [--preload library] [case ...]
-With TIDE_TEST_ON_ANY=1 only the cases themselves are checked: each must reach its mistake.
+With TIDEMALLOC_TEST_ON_ANY=1 only the cases themselves are checked: each must reach its mistake.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main():
     environment = dict(os.environ)
     if arguments.preload:
         environment["LD_PRELOAD"] = arguments.preload
-    on_any = environment.get("TIDE_TEST_ON_ANY") == "1"
+    on_any = environment.get("TIDEMALLOC_TEST_ON_ANY") == "1"
 
     listing = subprocess.run([arguments.program, "--list"], env=environment, capture_output=True, text=True,
                              timeout=TIMEOUT_S, check=True)

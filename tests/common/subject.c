@@ -72,7 +72,7 @@ static bool subject_malloc_is_counted(void) {
 void subject_require(void) {
     subject_find();
     subject.is_tide = subject.stats_get != NULL && subject_malloc_is_counted();
-    const char *on_any = getenv("TIDE_TEST_ON_ANY");
+    const char *on_any = getenv("TIDEMALLOC_TEST_ON_ANY");
     if (on_any != NULL && strcmp(on_any, "1") == 0) {
         if (!subject.is_tide) subject.stats_get = NULL;
         return;

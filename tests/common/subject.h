@@ -4,7 +4,7 @@
  * up by dlsym, so that the same program also starts without tidemalloc), or linked from the archive, where TIDE_TEST_STATIC
  * is defined and they are named directly.
  *
- * With TIDE_TEST_ON_ANY=1 in the environment a test also runs on another malloc, so that its expectations can be checked
+ * With TIDEMALLOC_TEST_ON_ANY=1 in the environment a test also runs on another malloc, so that its expectations can be checked
  * against glibc; whatever only tidemalloc promises is left out then (subject.is_tide is false). */
 #ifndef TIDE_TEST_SUBJECT_H
 #define TIDE_TEST_SUBJECT_H
@@ -38,7 +38,7 @@ typedef struct subject {
 
 extern subject_t subject;
 
-/* Fills `subject`. Ends the process with status 1 when malloc is not tidemalloc's, unless TIDE_TEST_ON_ANY=1. Call it first
+/* Fills `subject`. Ends the process with status 1 when malloc is not tidemalloc's, unless TIDEMALLOC_TEST_ON_ANY=1. Call it first
  * in main. It proves more than the presence of a symbol: a block from malloc must appear in tidemalloc's statistics. */
 void subject_require(void);
 

@@ -22,7 +22,7 @@ static child_result_t run_child(const char *program, const char *first, const ch
     static char *variables[VARIABLES];
     size_t count = 0;
     for (char **variable = environ; *variable != NULL && count < VARIABLES - 4; variable++)
-        if (strncmp(*variable, "TIDE_", 5) != 0 || strncmp(*variable, "TIDE_TEST_ON_ANY", 16) == 0)
+        if (strncmp(*variable, "TIDE_", 5) != 0 || strncmp(*variable, "TIDEMALLOC_TEST_ON_ANY", 16) == 0)
             variables[count++] = *variable;
     if (first != NULL) variables[count++] = (char *)(uintptr_t)first;
     if (second != NULL) variables[count++] = (char *)(uintptr_t)second;

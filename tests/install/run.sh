@@ -37,8 +37,9 @@ extra=$(grep -vE '^(libc\.so\.6|ld-linux.*)$' <<<"$needed" || true)
 readelf -dW "$library" | grep -q 'SONAME.*\[libtidemalloc\.so\.0\]' || fail "wrong soname"
 readelf -dW "$library" | grep -q 'FLAGS_1.*NODELETE' || fail "not linked with -z nodelete"
 # The static library holds every allocation function, so that libc's own is never pulled in beside it.
+nm "$prefix/lib/libtidemalloc.a" >"$work/symbols" 2>/dev/null || fail "nm cannot read libtidemalloc.a"
 for name in malloc free calloc realloc memalign aligned_alloc posix_memalign valloc pvalloc malloc_usable_size; do
-    nm "$prefix/lib/libtidemalloc.a" | grep -q " T $name\$" || fail "libtidemalloc.a does not define $name"
+    grep -q " T $name\$" "$work/symbols" || fail "libtidemalloc.a does not define $name"
 done
 
 # --- pkg-config

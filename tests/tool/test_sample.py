@@ -29,7 +29,7 @@ sys.stdin.read()
 
 class Command(TideCase):
     def test_version_is_that_of_the_header(self):
-        header = Path(os.environ["TIDE_HEADER"]).read_text()
+        header = Path(os.environ["TIDEMALLOC_HEADER"]).read_text()
         version = re.search('TIDEMALLOC_VERSION "(.*)"', header)[1]
         self.assertEqual(self.tide("--version").stdout, f"tide {version}\n")
 

@@ -7,8 +7,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-TOOL = os.environ["TIDE_TOOL"]
-LIBRARY = os.environ["TIDE_LIBRARY"]
+TOOL = os.environ["TIDEMALLOC_TOOL"]
+LIBRARY = os.environ["TIDEMALLOC_LIBRARY"]
 
 # Colours and a preload of the caller must not change what the tests see.
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "NO_COLOR")}

@@ -24,7 +24,8 @@ static uint32_t naive_starts(uint32_t word, unsigned count) {
 
 static void check_word(uint32_t word) {
     assert_int_equal(bits_longest_run(word), naive_longest(word));
-    for (unsigned count = 1; count <= 32; count++) assert_int_equal(bits_run_starts(word, count), naive_starts(word, count));
+    for (unsigned count = 1; count <= 32; count++)
+        assert_int_equal(bits_run_starts(word, count), naive_starts(word, count));
 }
 
 static void test_runs_of_bits(void **state) {
@@ -76,17 +77,38 @@ static void test_parse(void **state) {
     const struct {
         const char *text;
         size_t bytes;
-    } good[] = {{"0", 0},          {"4096", 4096},          {"64K", 64 * KIB},      {"64k", 64 * KIB},
-                {"3m", 3 * MIB},   {"3M", 3 * MIB},         {"1g", GIB},            {"1G", GIB},
-                {"2t", 2 * TIB},   {"16777215T", 16777215 * TIB},
-                {"18446744073709551615", SIZE_MAX},         {"007", 7}};
+    } good[] = {{"0", 0},
+                {"4096", 4096},
+                {"64K", 64 * KIB},
+                {"64k", 64 * KIB},
+                {"3m", 3 * MIB},
+                {"3M", 3 * MIB},
+                {"1g", GIB},
+                {"1G", GIB},
+                {"2t", 2 * TIB},
+                {"16777215T", 16777215 * TIB},
+                {"18446744073709551615", SIZE_MAX},
+                {"007", 7}};
     for (size_t i = 0; i < COUNT_OF(good); i++) {
         size_t bytes = 1;
         assert_true(size_parse(good[i].text, &bytes));
         assert_true(bytes == good[i].bytes);
     }
-    const char *bad[] = {"", "K", "-1", "+1", " 1", "1 ", "1x", "1KB", "1kk", "0x10", "1.5", "18446744073709551616",
-                         "99999999999999999999", "16777216T", "18014398509481984K"};
+    const char *bad[] = {"",
+                         "K",
+                         "-1",
+                         "+1",
+                         " 1",
+                         "1 ",
+                         "1x",
+                         "1KB",
+                         "1kk",
+                         "0x10",
+                         "1.5",
+                         "18446744073709551616",
+                         "99999999999999999999",
+                         "16777216T",
+                         "18014398509481984K"};
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         size_t bytes = 4711;
         assert_false(size_parse(bad[i], &bytes));

@@ -18,20 +18,23 @@ static void test_sizes(void **state) {
         assert_true(bytes >= size);
         assert_true(class == 0 || class_bytes(class - 1) < size); /* the smallest that fits */
         assert_int_equal(class < TINY_CLASSES, size <= TINY_MAX_BYTES);
-        if (size > 256) assert_true((bytes - size) * 8 < size); /* at most an eighth is wasted */
-        else assert_true(bytes - size < GRANULE_BYTES);
+        if (size > 256)
+            assert_true((bytes - size) * 8 < size); /* at most an eighth is wasted */
+        else
+            assert_true(bytes - size < GRANULE_BYTES);
     }
     assert_int_equal(before, CLASSES - 1);
-    for (unsigned class = 0; class < CLASSES; class++) assert_int_equal(class_of_size(class_bytes(class)), class);
+    for (unsigned class = 0; class < CLASSES; class ++) assert_int_equal(class_of_size(class_bytes(class)), class);
 }
 
 static void test_natural_alignment(void **state) {
     (void)state;
-    for (unsigned class = 0; class < CLASSES; class++) {
+    for (unsigned class = 0; class < CLASSES; class ++) {
         assert_int_equal(class_bytes(class) % GRANULE_BYTES, 0);
         if (class >= TINY_CLASSES) assert_int_equal(class_bytes(class) % 128, 0);
     }
-    for (size_t power = GRANULE_BYTES; power <= MID_MAX_BYTES; power *= 2) assert_int_equal(class_bytes(class_of_size(power)), power);
+    for (size_t power = GRANULE_BYTES; power <= MID_MAX_BYTES; power *= 2)
+        assert_int_equal(class_bytes(class_of_size(power)), power);
 }
 
 static void test_aligned(void **state) {
@@ -50,6 +53,7 @@ static void test_aligned(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_natural_alignment), cmocka_unit_test(test_aligned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_natural_alignment),
+                                       cmocka_unit_test(test_aligned)};
     return unit_run(tests, COUNT_OF(tests));
 }

@@ -64,7 +64,7 @@ static struct area {
     bool locked;
     intptr_t shift;   /* how far the pages have moved */
     unsigned reserve; /* number of the reserve it was cut from */
-} areas[4096]; /* by address */
+} areas[4096];        /* by address */
 static size_t area_count;
 static unsigned reserve_count;
 
@@ -84,14 +84,17 @@ static void area_split(uintptr_t address) {
 }
 
 static bool areas_alike(const struct area *a, const struct area *b) {
-    return a->end == b->start && a->state == b->state && a->locked == b->locked && a->shift == b->shift && a->reserve == b->reserve;
+    return a->end == b->start && a->state == b->state && a->locked == b->locked && a->shift == b->shift &&
+           a->reserve == b->reserve;
 }
 
 static void areas_merge(void) {
     size_t kept = 0;
     for (size_t i = 1; i < area_count; i++) {
-        if (areas_alike(&areas[kept], &areas[i])) areas[kept].end = areas[i].end;
-        else areas[++kept] = areas[i];
+        if (areas_alike(&areas[kept], &areas[i]))
+            areas[kept].end = areas[i].end;
+        else
+            areas[++kept] = areas[i];
     }
     area_count = area_count == 0 ? 0 : kept + 1;
 }
@@ -130,14 +133,17 @@ static void must_be_pages(const char *function, const void *at, size_t bytes) {
 
 static void must_have_state(const char *function, const void *at, size_t bytes, enum area_state state) {
     must_be_pages(function, at, bytes);
-    if (!range_has_state((uintptr_t)at, bytes, state)) fail_msg("%s(%p, %zu): not all of it is in the right state", function, at, bytes);
+    if (!range_has_state((uintptr_t)at, bytes, state))
+        fail_msg("%s(%p, %zu): not all of it is in the right state", function, at, bytes);
 }
 
 static void must(bool done) {
     if (!done) fail_msg("the system under the fake refused: %s", strerror(errno));
 }
 
-static void real_drop(uintptr_t at, size_t bytes) { must(bytes == 0 || madvise((void *)at, bytes, MADV_DONTNEED) == 0); }
+static void real_drop(uintptr_t at, size_t bytes) {
+    must(bytes == 0 || madvise((void *)at, bytes, MADV_DONTNEED) == 0);
+}
 
 bool fake_is_committed(const void *at, size_t bytes) { return range_has_state((uintptr_t)at, bytes, AREA_COMMITTED); }
 bool fake_is_reserved(const void *at, size_t bytes) { return range_has_state((uintptr_t)at, bytes, AREA_RESERVED); }
@@ -155,18 +161,31 @@ size_t fake_reserved_bytes(void) {
     return bytes;
 }
 
-static bool page_is_resident(uintptr_t at) {
-    unsigned char resident = 0;
-    must(mincore((void *)at, REAL_PAGE, &resident) == 0);
-    return (resident & 1) != 0;
+/* A window of the real pages around an address, asked for at once. */
+#define WINDOW_PAGES ((size_t)1024)
+static struct {
+    uintptr_t start, end;
+    unsigned char resident[WINDOW_PAGES];
+} window;
+
+/* `end`: how far the window may reach. Made new by whoever begins a walk. */
+static bool page_is_resident(uintptr_t at, uintptr_t end) {
+    if (at < window.start || at >= window.end) {
+        window.start = at;
+        window.end = size_min(at + WINDOW_PAGES * REAL_PAGE, end);
+        must(mincore((void *)at, window.end - at, window.resident) == 0);
+    }
+    return (window.resident[(at - window.start) / REAL_PAGE] & 1) != 0;
 }
 
 size_t fake_resident_bytes(const void *at, size_t bytes) {
     size_t count = 0;
-    uintptr_t start = size_round_down((uintptr_t)at, os_page_bytes);
-    for (uintptr_t page = start; page < (uintptr_t)at + bytes; page += os_page_bytes) {
+    uintptr_t start = size_round_down((uintptr_t)at, os_page_bytes),
+              end = size_round_up((uintptr_t)at + bytes, os_page_bytes);
+    window.end = window.start = 0;
+    for (uintptr_t page = start; page < end; page += os_page_bytes) {
         bool resident = false;
-        for (size_t i = 0; i < os_page_bytes; i += REAL_PAGE) resident = resident || page_is_resident(page + i);
+        for (size_t i = 0; i < os_page_bytes; i += REAL_PAGE) resident = page_is_resident(page + i, end) || resident;
         count += resident;
     }
     return count * os_page_bytes;
@@ -208,7 +227,8 @@ void *os_reserve(size_t bytes, size_t alignment) {
         fake.failed++;
         return NULL;
     }
-    uintptr_t start = real_reserve(bytes, size_max(alignment, 64 * MIB), size_round_down(fake.reserve_offset_bytes, alignment));
+    uintptr_t start =
+        real_reserve(bytes, size_max(alignment, 64 * MIB), size_round_down(fake.reserve_offset_bytes, alignment));
     if (start == 0) return NULL;
     area_add(start, bytes, AREA_RESERVED);
     return (void *)start;
@@ -273,15 +293,18 @@ int os_renew(void *at, size_t bytes) {
 int os_move(void *from, void *to, size_t bytes) {
     must_have_state("os_move", from, bytes, AREA_COMMITTED);
     must_have_state("os_move", to, bytes, AREA_COMMITTED);
-    if ((uintptr_t)from - (uintptr_t)to < bytes || (uintptr_t)to - (uintptr_t)from < bytes) fail_msg("os_move onto itself");
+    if ((uintptr_t)from - (uintptr_t)to < bytes || (uintptr_t)to - (uintptr_t)from < bytes)
+        fail_msg("os_move onto itself");
     int error = call_begin(FAKE_MOVE, from, bytes);
     real_drop((uintptr_t)to, bytes);
     if (error != 0) return error;
     const struct area *source = &areas[area_at((uintptr_t)from)];
     if ((uintptr_t)from + bytes > source->end) return -EFAULT;
     intptr_t shift = source->shift + (intptr_t)((uintptr_t)from - (uintptr_t)to);
+    window.end = window.start = 0;
     for (size_t i = 0; i < bytes; i += REAL_PAGE)
-        if (page_is_resident((uintptr_t)from + i)) memcpy((char *)to + i, (char *)from + i, REAL_PAGE);
+        if (page_is_resident((uintptr_t)from + i, (uintptr_t)from + bytes))
+            memcpy((char *)to + i, (char *)from + i, REAL_PAGE);
     real_drop((uintptr_t)from, bytes);
     size_t first, end;
     range_cut((uintptr_t)to, bytes, &first, &end);
@@ -299,7 +322,8 @@ void os_release(void *at, size_t bytes) {
     range_cut((uintptr_t)at, bytes, &first, &end);
     uintptr_t reached = (uintptr_t)at;
     for (size_t i = first; i < end; i++) {
-        if (areas[i].start != reached || areas[i].state == AREA_GONE) fail_msg("os_release(%p, %zu): nothing is there", at, bytes);
+        if (areas[i].start != reached || areas[i].state == AREA_GONE)
+            fail_msg("os_release(%p, %zu): nothing is there", at, bytes);
         if (areas[i].state == AREA_COMMITTED) fake.charged_bytes -= areas[i].end - areas[i].start;
         areas[i].state = AREA_GONE;
         reached = areas[i].end;
@@ -339,7 +363,9 @@ static const struct os_lock *held[64];
 void fake_thread_is(uint32_t id) { thread_id = id; }
 unsigned fake_locks_held(void) { return locks_held; }
 
-static uint32_t lock_holder(const struct os_lock *lock) { return atomic_load_explicit(&lock->state, memory_order_relaxed); }
+static uint32_t lock_holder(const struct os_lock *lock) {
+    return atomic_load_explicit(&lock->state, memory_order_relaxed);
+}
 
 bool os_lock_is_mine(struct os_lock *lock) { return lock_holder(lock) == thread_id; }
 
@@ -364,7 +390,8 @@ bool os_lock_try(struct os_lock *lock) {
 }
 
 void os_lock_take(struct os_lock *lock) {
-    if (!os_lock_try(lock)) fail_msg("thread %u waits for a lock that thread %u holds: deadlock", thread_id, lock_holder(lock));
+    if (!os_lock_try(lock))
+        fail_msg("thread %u waits for a lock that thread %u holds: deadlock", thread_id, lock_holder(lock));
 }
 
 void os_lock_drop(struct os_lock *lock) {

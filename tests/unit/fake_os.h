@@ -31,24 +31,24 @@ enum fake_call {
 };
 
 struct fake {
-    size_t page_bytes;             /* what os_init finds: 4, 16 or 64 KiB */
-    size_t reserve_max_bytes;      /* larger reserves fail */
-    size_t reserve_offset_bytes;   /* a reserve starts this far behind a multiple of 64 MiB */
-    size_t budget_bytes;           /* commits and maps beyond it fail, as under strict overcommit */
-    size_t address_space_limit;    /* RLIMIT_AS */
-    char **environment;            /* NULL: too early, or raised privileges */
+    size_t page_bytes;           /* what os_init finds: 4, 16 or 64 KiB */
+    size_t reserve_max_bytes;    /* larger reserves fail */
+    size_t reserve_offset_bytes; /* a reserve starts this far behind a multiple of 64 MiB */
+    size_t budget_bytes;         /* commits and maps beyond it fail, as under strict overcommit */
+    size_t address_space_limit;  /* RLIMIT_AS */
+    char **environment;          /* NULL: too early, or raised privileges */
     bool emulated, on_signal_stack;
     uint64_t now_ns, slept_ns;
-    size_t count[FAKE_CALLS + 1];  /* calls so far; [FAKE_ANY]: of all kinds */
-    size_t failed;                 /* calls that a script or a limit made fail */
+    size_t count[FAKE_CALLS + 1]; /* calls so far; [FAKE_ANY]: of all kinds */
+    size_t failed;                /* calls that a script or a limit made fail */
     size_t huge_forbidden_bytes;
-    size_t charged_bytes;          /* committed and mapped, to compare with the budget */
-    char error[4096];              /* all that was printed */
+    size_t charged_bytes; /* committed and mapped, to compare with the budget */
+    char error[4096];     /* all that was printed */
     /* Looks on before a call of the kinds above does its work: what locks are held, what state things are in. */
     void (*on_call)(enum fake_call call, void *at, size_t bytes);
     /* Locks may be taken in rising order of rank only; 0: not ranked. */
     int (*lock_rank)(const struct os_lock *lock);
-    const char *abort_expected;    /* fake_abort_text */
+    const char *abort_expected; /* fake_abort_text */
 };
 extern struct fake fake;
 
@@ -59,7 +59,7 @@ void fake_heal(void); /* no script any more */
 bool fake_is_committed(const void *at, size_t bytes);
 bool fake_is_reserved(const void *at, size_t bytes); /* reserved, not committed */
 size_t fake_mappings(void);
-size_t fake_reserved_bytes(void);                     /* committed or not */
+size_t fake_reserved_bytes(void);                         /* committed or not */
 size_t fake_resident_bytes(const void *at, size_t bytes); /* whole pages with a byte that was touched */
 /* mlock: a purge stops there with -EINVAL. */
 void fake_lock_pages(const void *at, size_t bytes, bool locked);

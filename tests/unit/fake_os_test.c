@@ -139,8 +139,11 @@ static void test_clock_and_pages(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_states), cmocka_unit_test(test_misuse_is_caught), cmocka_unit_test(test_failures_on_demand),
-        cmocka_unit_test(test_move),   cmocka_unit_test(test_clock_and_pages),
+        cmocka_unit_test(test_states),
+        cmocka_unit_test(test_misuse_is_caught),
+        cmocka_unit_test(test_failures_on_demand),
+        cmocka_unit_test(test_move),
+        cmocka_unit_test(test_clock_and_pages),
     };
     return unit_run(tests, COUNT_OF(tests));
 }

@@ -9,7 +9,9 @@ static void start(size_t page_bytes) {
     assert_true(region_init(4 * GIB));
 }
 
-static void *take(size_t size, size_t alignment, bool zero) { return large_take(size, alignment, zero ? LARGE_ZERO : LARGE_PLAIN); }
+static void *take(size_t size, size_t alignment, bool zero) {
+    return large_take(size, alignment, zero ? LARGE_ZERO : LARGE_PLAIN);
+}
 
 static struct span *head_of(void *block) { return region_span(region_of(block), block); }
 
@@ -51,8 +53,14 @@ static void take_and_release(size_t page_bytes) {
     assert_int_equal(fake_locks_held(), 0);
 }
 
-static void test_take_4k(void **state) { (void)state; take_and_release(4 * KIB); }
-static void test_take_64k(void **state) { (void)state; take_and_release(64 * KIB); }
+static void test_take_4k(void **state) {
+    (void)state;
+    take_and_release(4 * KIB);
+}
+static void test_take_64k(void **state) {
+    (void)state;
+    take_and_release(64 * KIB);
+}
 
 /* Clean slices are not written when a block is cleared, dirty ones are. */
 static void test_clears_dirty_slices_only(void **state) {
@@ -69,18 +77,18 @@ static void test_clears_dirty_slices_only(void **state) {
     memset(block, 1, 10 * SLICE_BYTES - 5000);
     release(block);
 
-    block = take(40 * SLICE_BYTES, 1, false);
-    memset(block, 1, 40 * SLICE_BYTES);
+    block = take(64 * MIB, 1, false);
+    memset(block, 1, 64 * MIB);
     release(block);
-    block = take(41 * SLICE_BYTES, 1, true); /* much used memory is given back instead */
+    block = take(65 * MIB, 1, true); /* much used memory is given back instead */
     assert_int_equal(fake.count[FAKE_PURGE], 1);
-    assert_int_equal(fake_resident_bytes(block, 41 * SLICE_BYTES), 0);
-    memset(block, 1, 41 * SLICE_BYTES);
+    assert_int_equal(fake_resident_bytes(block, 65 * MIB), 0);
+    memset(block, 1, 65 * MIB);
     release(block);
     fake_fail(FAKE_PURGE, 1, 1, EINVAL); /* locked: then it is cleared by hand */
-    block = take(41 * SLICE_BYTES, 1, true);
+    block = take(65 * MIB, 1, true);
     assert_int_equal(fake.failed, 1);
-    assert_true(unit_is_zero(block, 41 * SLICE_BYTES));
+    assert_true(unit_is_zero(block, 65 * MIB));
 }
 
 static void test_resize_in_place(void **state) {
@@ -91,20 +99,20 @@ static void test_resize_in_place(void **state) {
     unit_fill(block, 100000, 1);
     assert_true(large_resize(head, 110000) == block); /* within its slices */
     assert_int_equal(head->large.bytes, size_round_up(110000, 4096));
-    assert_true(large_resize(head, 12 * SLICE_BYTES) == block);
+    assert_true(large_resize(head, 20 * SLICE_BYTES) == block);
     assert_true(unit_holds(block, 100000, 1));
-    char *wall = take(40000, 1, false);
-    assert_true(wall == block + 12 * SLICE_BYTES);
-    assert_null(large_resize(head, 12 * SLICE_BYTES + 1)); /* too small to move by page tables */
-    assert_int_equal(head->large.bytes, 12 * SLICE_BYTES);
-    unit_fill(block, 12 * SLICE_BYTES, 2);
+    unit_fill(block, 20 * SLICE_BYTES, 2);
     assert_true(large_resize(head, 3 * SLICE_BYTES) == block);
-    assert_int_equal(dirty_bytes(), 9 * SLICE_BYTES); /* the tail is free */
+    assert_int_equal(dirty_bytes(), 17 * SLICE_BYTES); /* the tail is free */
     assert_true(unit_holds(block, 3 * SLICE_BYTES, 2));
     assert_true(run_validate());
+    char *wall = take(40000, 1, false);
+    assert_true(wall == block + 3 * SLICE_BYTES);
+    assert_null(large_resize(head, 3 * SLICE_BYTES + 1)); /* too small to be moved by page tables */
     assert_null(large_resize(head, SIZE_MAX));
     assert_null(large_resize(head, 64 * TIB));
     assert_int_equal(head->large.bytes, 3 * SLICE_BYTES);
+    assert_true(unit_holds(block, 3 * SLICE_BYTES, 2));
     release(block);
     release(wall);
 }
@@ -129,7 +137,8 @@ static void test_move(void **state) {
     assert_int_equal(head_of(moved)->large.bytes, want);
     assert_int_equal(fake_resident_bytes(block, have), 0);
     assert_false(run_slice_is_dirty(head_of(block), 0)); /* clean, and so counted */
-    assert_int_equal(dirty_bytes(), 16 * MIB - want);
+    struct span *target = head_of(moved);
+    for (size_t i = 0; i < want / SLICE_BYTES; i++) assert_false(run_was_used(target + i)); /* it is not free */
     assert_true(fake_mappings() > mappings);
     assert_true(run_validate());
 
@@ -194,8 +203,30 @@ static void move_refused(size_t nth, size_t count) {
     release(wall);
 }
 
-static void test_move_refused(void **state) { (void)state; move_refused(1, SIZE_MAX); }
-static void test_move_refused_once(void **state) { (void)state; move_refused(1, 1); }
+/* A move that the kernel refuses may cost its target; under a limit on address space nobody could bring that back. */
+static void test_no_move_under_a_limit(void **state) {
+    (void)state;
+    fake.address_space_limit = 64 * GIB;
+    start(4 * KIB);
+    char *block = take(2 * MIB, 1, false);
+    char *wall = take(40000, 1, false);
+    unit_fill(block, 2 * MIB, 9);
+    assert_null(large_resize(head_of(block), 5 * MIB));
+    assert_int_equal(fake.count[FAKE_MOVE], 0);
+    assert_true(unit_holds(block, 2 * MIB, 9));
+    release(wall);
+    assert_true(large_resize(head_of(block), 5 * MIB) == block); /* in place it goes */
+    release(block);
+}
+
+static void test_move_refused(void **state) {
+    (void)state;
+    move_refused(1, SIZE_MAX);
+}
+static void test_move_refused_once(void **state) {
+    (void)state;
+    move_refused(1, 1);
+}
 
 /* Whatever call fails while a block is moved, shrunk and freed, no byte of it is lost and clean memory is clean. */
 static void test_move_with_any_failure(void **state) {
@@ -241,6 +272,7 @@ int main(void) {
         cmocka_unit_test(test_resize_in_place),
         cmocka_unit_test(test_move),
         cmocka_unit_test(test_move_of_two_mappings),
+        cmocka_unit_test(test_no_move_under_a_limit),
         cmocka_unit_test(test_move_refused),
         cmocka_unit_test(test_move_refused_once),
         cmocka_unit_test(test_move_with_any_failure),

@@ -31,7 +31,7 @@ static void give_back(struct span *head) {
 
 static void test_index(void **state) {
     (void)state;
-    for (unsigned class = TINY_CLASSES; class < CLASSES; class++) {
+    for (unsigned class = TINY_CLASSES; class < CLASSES; class ++) {
         struct span *head = fresh(class);
         size_t bytes = class_bytes(class), length = head->slices * SLICE_BYTES;
         char *start = span_start(head);
@@ -41,8 +41,10 @@ static void test_index(void **state) {
         for (uint32_t handed_out = 0;; handed_out++) {
             size_t step = handed_out == 0 || handed_out == 3 || handed_out == head->capacity ? 1 : bytes;
             for (size_t offset = 0; offset < length; offset += step) {
-                uint32_t naive = offset % bytes == 0 && offset / bytes < handed_out ? (uint32_t)(offset / bytes) : MID_NO_BLOCK;
-                if (mid_index(head, start + offset) != naive) fail_msg("class %u, offset %zu, %u handed out", class, offset, handed_out);
+                uint32_t naive =
+                    offset % bytes == 0 && offset / bytes < handed_out ? (uint32_t)(offset / bytes) : MID_NO_BLOCK;
+                if (mid_index(head, start + offset) != naive)
+                    fail_msg("class %u, offset %zu, %u handed out", class, offset, handed_out);
             }
             if (pop(head, &clean) == NULL) break;
         }
@@ -73,7 +75,8 @@ static void test_lowest_first_and_clean(void **state) {
     assert_false(clean);
     assert_true(pop(head, &clean) == start + 4 * 4096);
     assert_true(clean);
-    assert_int_equal(fake_resident_bytes(start, head->slices * SLICE_BYTES), 4 * 4096); /* free blocks are not touched */
+    assert_int_equal(fake_resident_bytes(start, head->slices * SLICE_BYTES),
+                     4 * 4096); /* free blocks are not touched */
     assert_true(mid_validate(head));
     give_back(head);
 
@@ -88,7 +91,7 @@ static void test_lowest_first_and_clean(void **state) {
 static void random_blocks(size_t page_bytes) {
     fake.page_bytes = page_bytes;
     struct unit_random random = {5};
-    for (unsigned class = TINY_CLASSES; class < CLASSES; class++) {
+    for (unsigned class = TINY_CLASSES; class < CLASSES; class ++) {
         struct span *head = fresh(class);
         size_t bytes = class_bytes(class);
         bool live[MID_WORDS * 64] = {false}, used[MID_WORDS * 64] = {false};
@@ -98,7 +101,8 @@ static void random_blocks(size_t page_bytes) {
             if (unit_random(&random, step % 200 < 100 ? 4 : 2) != 0) {
                 size_t lowest = 0;
                 while (lowest < head->capacity && live[lowest]) lowest++;
-                if (lowest == head->carved && lowest < head->capacity) { /* none is free: carving makes a few more, not all */
+                if (lowest == head->carved &&
+                    lowest < head->capacity) { /* none is free: carving makes a few more, not all */
                     assert_false(mid_ready(head));
                     assert_true(mid_carve(head));
                     assert_true((head->carved - lowest) * bytes <= size_max(bytes, 8 * KIB));
@@ -138,8 +142,14 @@ static void random_blocks(size_t page_bytes) {
     }
 }
 
-static void test_random(void **state) { (void)state; random_blocks(4 * KIB); }
-static void test_random_64k_pages(void **state) { (void)state; random_blocks(64 * KIB); }
+static void test_random(void **state) {
+    (void)state;
+    random_blocks(4 * KIB);
+}
+static void test_random_64k_pages(void **state) {
+    (void)state;
+    random_blocks(64 * KIB);
+}
 
 static void test_owner_and_key(void **state) {
     (void)state;
@@ -172,8 +182,12 @@ static void test_validate_sees(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_index),  cmocka_unit_test(test_lowest_first_and_clean), cmocka_unit_test(test_owner_and_key),
-        cmocka_unit_test(test_random), cmocka_unit_test(test_random_64k_pages),       cmocka_unit_test(test_validate_sees),
+        cmocka_unit_test(test_index),
+        cmocka_unit_test(test_lowest_first_and_clean),
+        cmocka_unit_test(test_owner_and_key),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_random_64k_pages),
+        cmocka_unit_test(test_validate_sees),
     };
     return unit_run(tests, COUNT_OF(tests));
 }

@@ -31,8 +31,8 @@ static void test_values(void **state) {
 static void test_bad_values(void **state) {
     (void)state;
     size_t reserve = options.reserve_bytes;
-    load((char *[]){"TIDE_RESERVE=15m", "TIDE_RESERVE=17t", "TIDE_RESERVE=", "TIDE_RESERVE=much", "TIDE_PRINT_STATS=2", "TIDE_SPEED=1",
-                    "TIDE_=1", "TIDE_RESERVES=1g", "TIDE_RESERV=1g", "TIDE_NOTHING", NULL});
+    load((char *[]){"TIDE_RESERVE=15m", "TIDE_RESERVE=17t", "TIDE_RESERVE=", "TIDE_RESERVE=much", "TIDE_PRINT_STATS=2",
+                    "TIDE_SPEED=1", "TIDE_=1", "TIDE_RESERVES=1g", "TIDE_RESERV=1g", "TIDE_NOTHING", NULL});
     assert_true(options.reserve_bytes == reserve);
     assert_int_equal(options.print_stats, 0);
     assert_string_equal(fake.error, "tidemalloc: using the default instead of the bad value in TIDE_RESERVE=15m\n"
@@ -114,8 +114,9 @@ static void test_report(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_values),           cmocka_unit_test(test_bad_values),
-        cmocka_unit_test(test_no_environment), cmocka_unit_test(test_emulated),   cmocka_unit_test(test_emulated_but_told),
+        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_values),
+        cmocka_unit_test(test_bad_values),  cmocka_unit_test(test_no_environment),
+        cmocka_unit_test(test_emulated),    cmocka_unit_test(test_emulated_but_told),
         cmocka_unit_test(test_set_and_get), cmocka_unit_test(test_report),
     };
     return unit_run(tests, COUNT_OF(tests));

@@ -82,8 +82,8 @@ static void check_committed(const struct region *region) {
     assert_true(fake_is_committed(region->chunks, chunks * sizeof *region->chunks));
     assert_true(fake_is_committed(region->bins.words, groups * BIN_COUNT * sizeof(uint64_t)));
     assert_true(fake_is_committed(region->bins.summary, (groups + 63) / 64 * BIN_COUNT * sizeof(uint64_t)));
-    assert_int_equal(region->metadata_bytes,
-                     region->spans_committed + region->chunks_committed + region->words_committed + region->summary_committed);
+    assert_int_equal(region->metadata_bytes, region->spans_committed + region->chunks_committed +
+                                                 region->words_committed + region->summary_committed);
     assert_true(run_validate());
 }
 
@@ -105,9 +105,18 @@ static void grow_to_the_end(size_t page_bytes) {
     assert_false(grow(&region_main, SIZE_MAX / 2));
 }
 
-static void test_grow_4k(void **state) { (void)state; grow_to_the_end(4 * KIB); }
-static void test_grow_16k(void **state) { (void)state; grow_to_the_end(16 * KIB); }
-static void test_grow_64k(void **state) { (void)state; grow_to_the_end(64 * KIB); }
+static void test_grow_4k(void **state) {
+    (void)state;
+    grow_to_the_end(4 * KIB);
+}
+static void test_grow_16k(void **state) {
+    (void)state;
+    grow_to_the_end(16 * KIB);
+}
+static void test_grow_64k(void **state) {
+    (void)state;
+    grow_to_the_end(64 * KIB);
+}
 
 /* The first growth commits spans, chunks, words, summary and the memory: each may be refused, and what was granted is not asked for again. */
 static void test_commit_fails_in_each_place(void **state) {

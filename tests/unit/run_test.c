@@ -34,7 +34,8 @@ static void test_best_fit(void **state) {
     struct span *all = take(64, 1); /* two chunks */
     assert_int_equal(slice_of(all), 0);
     run_shorten(all, 64, 0, RUN_CLEAN); /* slices 0-63 are free; now holes of 5, 3 and 8 */
-    struct span *a = take(5, 1), *wall1 = take(1, 1), *b = take(3, 1), *wall2 = take(1, 1), *c = take(8, 1), *wall3 = take(14, 1);
+    struct span *a = take(5, 1), *wall1 = take(1, 1), *b = take(3, 1), *wall2 = take(1, 1), *c = take(8, 1),
+                *wall3 = take(14, 1);
     assert_int_equal(slice_of(wall3), 18);
     release(a, 5, RUN_CLEAN);
     release(b, 3, RUN_CLEAN);
@@ -42,7 +43,7 @@ static void test_best_fit(void **state) {
     struct span *fit = take(8, 1);
     assert_int_equal(slice_of(fit), 10); /* in the chunk that is fuller, though the other has more room */
     assert_int_equal(slice_of(take(9, 1)), 32);
-    assert_int_equal(slice_of(take(2, 1)), 0); /* within a chunk the lowest */
+    assert_int_equal(slice_of(take(2, 1)), 0);  /* within a chunk the lowest */
     assert_int_equal(slice_of(take(4, 1)), 41); /* chunk 1 again: chunk 0 has runs of three only */
     (void)wall1;
     (void)wall2;
@@ -58,7 +59,7 @@ static void test_dirty_first(void **state) {
     assert_int_equal(slice_of(take(3, 1)), 6); /* dirty ones, though clean ones lie lower */
     assert_int_equal(slice_of(take(3, 1)), 0);
     release(other, 20, RUN_DIRTY);
-    assert_int_equal(slice_of(take(1, 1)), 9); /* both chunks are dirty: the fuller one */
+    assert_int_equal(slice_of(take(1, 1)), 9);  /* both chunks are dirty: the fuller one */
     assert_int_equal(slice_of(take(1, 1)), 32); /* the only dirty chunk, though the other fits better */
     (void)wall;
     (void)rest;
@@ -180,6 +181,24 @@ static void test_extend_and_shorten(void **state) {
     assert_non_null(last);
     assert_false(run_extend(last, 100, 400));
     assert_true(run_validate());
+}
+
+/* Only the front of a run was used: what lies behind is as clean, or as dirty, as it was before. */
+static void test_release_front(void **state) {
+    (void)state;
+    start(64 * MIB);
+    struct span *used = take(2, 1);
+    release(used, 2, RUN_DIRTY);
+    struct span *run = take(10, 1);
+    run_shorten(run, 10, 6, RUN_DIRTY); /* slices 6-9 are dirty, too */
+    run_release(run, 6, RUN_CLEAN);
+    run = take(10, 1);
+    assert_int_equal(slice_of(run), 0);
+    run_release_front(run, 10, 3);
+    assert_true(run_validate());
+    assert_true(unit_is_zero(run, sizeof *run));
+    assert_int_equal(totals().dirty_bytes, (3 + 4) * SLICE_BYTES);
+    for (size_t i = 0; i < 10; i++) assert_int_equal(run_was_used(&region_main.spans[i]), i < 3 || i >= 6);
 }
 
 static void test_extend_without_memory(void **state) {
@@ -331,9 +350,7 @@ static void test_validate_sees(void **state) {
 
 #define MODEL_SLICES (64 * MIB / SLICE_BYTES)
 #define RUNS 200
-static struct {
-    bool live, dirty, marked; /* marked: its first word is known to be written */
-} model[MODEL_SLICES];
+static struct { bool live, dirty, marked; /* marked: its first word is known to be written */ } model[MODEL_SLICES];
 static struct {
     struct span *head;
     size_t slices;
@@ -459,9 +476,18 @@ static void random_operations(size_t page_bytes, size_t offset, uint64_t seed) {
     assert_non_null(take(MODEL_SLICES, 1)); /* nothing was lost */
 }
 
-static void test_random(void **state) { (void)state; random_operations(4 * KIB, 0, 1); }
-static void test_random_odd_base(void **state) { (void)state; random_operations(4 * KIB, CHUNK_BYTES, 2); }
-static void test_random_64k_pages(void **state) { (void)state; random_operations(64 * KIB, 3 * CHUNK_BYTES, 3); }
+static void test_random(void **state) {
+    (void)state;
+    random_operations(4 * KIB, 0, 1);
+}
+static void test_random_odd_base(void **state) {
+    (void)state;
+    random_operations(4 * KIB, CHUNK_BYTES, 2);
+}
+static void test_random_64k_pages(void **state) {
+    (void)state;
+    random_operations(64 * KIB, 3 * CHUNK_BYTES, 3);
+}
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -473,6 +499,7 @@ int main(void) {
         cmocka_unit_test(test_exact_end_of_the_region),
         cmocka_unit_test(test_second_region),
         cmocka_unit_test(test_extend_and_shorten),
+        cmocka_unit_test(test_release_front),
         cmocka_unit_test(test_extend_without_memory),
         cmocka_unit_test(test_purge),
         cmocka_unit_test(test_purge_with_locked_pages),

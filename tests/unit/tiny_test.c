@@ -19,7 +19,7 @@ static struct span *fresh(unsigned class) {
 /* Every span touches the pages of its carved blocks and no other, and blocks come in order. */
 static void carve_all(size_t page_bytes) {
     fake.page_bytes = page_bytes;
-    for (unsigned class = 0; class < TINY_CLASSES; class++) {
+    for (unsigned class = 0; class < TINY_CLASSES; class ++) {
         struct span *span = fresh(class);
         size_t bytes = class_bytes(class);
         assert_int_equal(span->capacity, SLICE_BYTES / bytes);
@@ -48,13 +48,22 @@ static void carve_all(size_t page_bytes) {
     }
 }
 
-static void test_carve_4k(void **state) { (void)state; carve_all(4 * KIB); }
-static void test_carve_16k(void **state) { (void)state; carve_all(16 * KIB); }
-static void test_carve_64k(void **state) { (void)state; carve_all(64 * KIB); }
+static void test_carve_4k(void **state) {
+    (void)state;
+    carve_all(4 * KIB);
+}
+static void test_carve_16k(void **state) {
+    (void)state;
+    carve_all(16 * KIB);
+}
+static void test_carve_64k(void **state) {
+    (void)state;
+    carve_all(64 * KIB);
+}
 
 static void test_is_block(void **state) {
     (void)state;
-    for (unsigned class = 0; class < TINY_CLASSES; class++) {
+    for (unsigned class = 0; class < TINY_CLASSES; class ++) {
         struct span *span = fresh(class);
         uint32_t bytes = (uint32_t)class_bytes(class);
         assert_false(tiny_is_block(span, 0)); /* not carved */
@@ -148,8 +157,9 @@ static void test_random(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_carve_4k), cmocka_unit_test(test_carve_16k), cmocka_unit_test(test_carve_64k), cmocka_unit_test(test_is_block),
-        cmocka_unit_test(test_push_pop), cmocka_unit_test(test_validate_sees), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_carve_4k), cmocka_unit_test(test_carve_16k), cmocka_unit_test(test_carve_64k),
+        cmocka_unit_test(test_is_block), cmocka_unit_test(test_push_pop),  cmocka_unit_test(test_validate_sees),
+        cmocka_unit_test(test_random),
     };
     return unit_run(tests, COUNT_OF(tests));
 }
