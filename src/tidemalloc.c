@@ -20,6 +20,7 @@
 #include "heap/block.c"
 #include "heap/census.c"
 #include "heap/emergency.c"
+#include "heap/fork.c"
 #include "heap/heap.c"
 #include "heap/own.c"
 #include "heap/remote.c"

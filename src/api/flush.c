@@ -25,7 +25,7 @@ static size_t flush_now(unsigned parts, size_t *kept_bytes) {
         os_lock_drop(&heap_shared.lock);
     }
     size_t returned = run_purge(kept_bytes);
-    heap_leave();
+    heap_quit();
     return returned;
 }
 

@@ -1,5 +1,5 @@
 /* limits.c - setrlimit, prlimit and mlockall, which would trip over the reserve: address space that nobody uses counts against
- * RLIMIT_AS and against the limit on locked memory. So the part of the reserve that a limit leaves no room for is given up first. */
+ * RLIMIT_AS and against the limit on locked memory. So the part of the reserve that a limit leaves no room for is given up. */
 #ifndef TIDE_PREFIXED
 
 #ifndef _GNU_SOURCE
@@ -15,11 +15,11 @@
 #include "span/run.h"
 
 static void reserve_trim(size_t keep_bytes) {
-    bool mine = heap_try_enter();
+    if (!heap_try_enter()) return; /* the interrupted operation may be at work on the reserve */
     os_lock_take(&run_lock);
     region_trim(keep_bytes);
     os_lock_drop(&run_lock);
-    if (mine) heap_leave();
+    heap_quit();
 }
 
 static int result_of(int error) {
@@ -29,10 +29,11 @@ static int result_of(int error) {
 }
 
 static int limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) {
+    int error = os_limit_change(pid, resource, new_limit, old_limit);
     bool own = pid == 0 || pid == getpid();
-    if (own && resource == RLIMIT_AS && new_limit != NULL && new_limit->rlim_cur != RLIM_INFINITY)
-        reserve_trim(new_limit->rlim_cur / 4);
-    return result_of(os_limit_change(pid, resource, new_limit, old_limit));
+    if (error == 0 && own && resource == RLIMIT_AS && new_limit != NULL && os_address_space_limit() != SIZE_MAX)
+        reserve_trim(os_address_space_limit() / 4);
+    return result_of(error);
 }
 
 /* rlimit and rlimit64 are the same struct on 64-bit systems. */

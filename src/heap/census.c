@@ -71,5 +71,5 @@ void census_take(struct census *census) {
     os_lock_drop(&heap_registry_lock);
     census->metadata_bytes = census->runs.metadata_bytes + meta_bytes();
     census->nested_count = heap_nested_count();
-    if (mine) heap_leave();
+    if (mine) heap_quit();
 }

@@ -22,7 +22,7 @@ static void slow_begin(void) {
     emergency_settle();
 }
 
-static void slow_end(void) {
+void heap_quit(void) {
     heap_record.slow = false;
     heap_leave();
 }
@@ -50,7 +50,7 @@ void *heap_malloc_miss(size_t size, bool *clean) {
     void *block = region_main.base != 0 ? heap_take(heap, class, clean) : NULL;
     if (block == NULL && region_main.base != 0 && !shared) block = heap_take_scarce(heap, class, clean);
     if (shared) os_lock_drop(&heap->lock);
-    slow_end();
+    heap_quit();
     if (block == NULL) errno = ENOMEM;
     return block;
 }
@@ -80,7 +80,7 @@ static void free_doubtful(struct span *span, void *block) {
 void heap_free_doubtful(struct span *span, void *block) {
     heap_record.slow = true;
     free_doubtful(span, block);
-    slow_end();
+    heap_quit();
 }
 
 static void free_small(struct span *span, void *block) {
@@ -88,7 +88,7 @@ static void free_small(struct span *span, void *block) {
     if (index == MID_NO_BLOCK) block_fatal("free()", block);
     struct heap *heap = heap_own();
     if (span->heap == heap) {
-        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) : ((struct block *)block)->key == tiny_key(span, block);
+        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) || load_relaxed(&span->remote) != 0 : ((struct block *)block)->key == tiny_key(span, block);
         if (unlikely(twice)) free_doubtful(span, block);
         else heap_put(heap, span, block);
         return;
@@ -116,7 +116,7 @@ static tide_warm void free_other(struct span *span, void *block) {
     default:
         block_fatal("free()", block);
     }
-    slow_end();
+    heap_quit();
 }
 
 /* The mid tier's hot path; everything else goes on from here. */
@@ -144,7 +144,7 @@ void heap_free_miss(struct span *span, void *block) {
 void heap_span_emptied(struct heap *heap, struct span *span) {
     heap_record.slow = true;
     heap_give_up(heap, span);
-    slow_end();
+    heap_quit();
 }
 
 void heap_free_elsewhere(void *block) {
@@ -176,9 +176,24 @@ static tide_cold bool heap_is_nested(void) {
     return false;
 }
 
+/* The heap of threads that have ended serves also when all emergency blocks are taken, unless the interrupted operation is at work on what it
+ * needs. So a thread that is taken for nested without end, after a jump to a deeper frame, still gets memory. */
+static void *malloc_shared(size_t size, size_t alignment) {
+    if (region_main.base == 0 || os_lock_is_mine(&heap_shared.lock) || os_lock_is_mine(&run_lock)) return NULL;
+    unsigned class = class_of_aligned(size, alignment);
+    if (class == CLASSES) return large_take(size, alignment, LARGE_PLAIN);
+    bool clean;
+    os_lock_take(&heap_shared.lock);
+    heap_drain(&heap_shared);
+    void *block = heap_take(&heap_shared, class, &clean);
+    os_lock_drop(&heap_shared.lock);
+    return block;
+}
+
 static void *malloc_nested(size_t size, size_t alignment) {
     atomic_fetch_add_explicit(&nested_count, 1, memory_order_relaxed);
     void *block = emergency_take(size, alignment);
+    if (block == NULL) block = malloc_shared(size, alignment);
     if (block == NULL) errno = ENOMEM;
     return block;
 }
@@ -221,6 +236,7 @@ void heap_free_interrupting(void *block) {
 bool heap_try_enter(void) {
     if (heap_is_busy() && heap_is_nested()) return false;
     heap_enter();
+    heap_record.slow = true;
     return true;
 }
 

@@ -55,6 +55,8 @@ struct heap {
     struct thread_record *record;   /* the owner's, while bound; under the lock */
     struct heap *next_heap;         /* all heaps, newest first */
     struct heap *next_orphan;
+    bool fork_held; /* fork.c: the forking thread has taken the lock */
+    bool fork_lost; /* fork.c: its thread is in the middle of an operation, so the child cannot use it */
     pthread_mutex_t life;           /* robust, held by the owner: tells that a thread ended without a word */
 };
 
@@ -65,6 +67,7 @@ struct thread_record {
     bool slow;              /* the operation has left the hot path */
     bool ended;             /* the last destructor has run: never bind again */
     uint8_t destructor_rounds;
+    uint8_t fork_locks;     /* fork.c: which shared locks are held */
 };
 
 extern tide_hidden struct heap heap_vacant;
@@ -91,8 +94,9 @@ tide_hidden tide_warm void heap_span_emptied(struct heap *heap, struct span *spa
 /* Busy was found set: this operation interrupts another one of the same thread, or that one was left by a jump. Any size, any alignment. */
 tide_hidden tide_cold void *heap_malloc_interrupting(size_t size, size_t alignment);
 tide_hidden tide_cold void heap_free_interrupting(void *block);
-/* For all other operations. False: stay away from heaps and locks. */
+/* For all other operations, which count as slow from the start and end with heap_quit. False: stay away from heaps and locks. */
 tide_hidden bool heap_try_enter(void);
+tide_hidden void heap_quit(void);
 /* Operations so far that interrupted another one. */
 tide_hidden uint64_t heap_nested_count(void);
 

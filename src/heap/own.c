@@ -90,13 +90,11 @@ static void span_to_listed(struct heap *heap, struct span *span) {
 
 static bool span_carve(struct span *span) { return span->kind == SPAN_MID ? mid_carve(span) : tiny_carve(span); }
 
-/* Blocks that were made and are not used now; 0 for span_none. */
-static uint32_t span_free_count(const struct span *span) {
-    return span->carved + ((span->flags & SPAN_CURRENT) != 0) - span->used;
-}
+/* Whether a block can be popped. The lists decide, not `used`: a jump out of a signal handler may have left that one too high. */
+static bool span_has_free(struct span *span) { return span->kind == SPAN_MID ? mid_ready(span) : span->free != NULL; }
 
 /* Whether the span can serve another block, after carving if need be. */
-static bool span_has_room(const struct span *span) { return span_free_count(span) > 0 || span->carved < span->capacity; }
+static bool span_has_room(struct span *span) { return span_has_free(span) || span->carved < span->capacity; }
 
 static void span_retire(struct heap *heap, struct span *span) {
     size_t slices = span->slices;
@@ -186,8 +184,8 @@ static struct span *listed_best(const struct heap *heap, unsigned class) {
     uint32_t least = UINT32_MAX;
     int looks = LISTED_LOOKS;
     for (struct span *span = heap->listed[class].first; span != NULL && looks-- > 0; span = span->next) {
-        uint32_t count = span_free_count(span);
-        if (count == 0 || count < span->carved / WORTHWHILE_DIVISOR || count >= least) continue;
+        uint32_t count = span->carved - span->used; /* a listed span is not current */
+        if (count < span->carved / WORTHWHILE_DIVISOR || count >= least || !span_has_free(span)) continue;
         best = span;
         least = count;
     }
@@ -202,7 +200,7 @@ static struct span *heap_refill(struct heap *heap, unsigned class) {
     struct span *span = heap->current[class];
     struct span *best = NULL;
     if (span != &span_none) {
-        if (span_free_count(span) > 0) return span;
+        if (span_has_free(span)) return span;
         best = listed_best(heap, class);
         if (best == NULL && span_carve(span)) return span;
         span_from_current(heap, span);
@@ -215,7 +213,7 @@ static struct span *heap_refill(struct heap *heap, unsigned class) {
     if (best == NULL) best = span_fresh(heap, class);
     if (best == NULL) return NULL;
     span_to_current(heap, best);
-    if (span_free_count(best) == 0) span_carve(best);
+    if (!span_has_free(best)) span_carve(best);
     return best;
 }
 
@@ -223,7 +221,7 @@ void *heap_take(struct heap *heap, unsigned class, bool *clean) {
     *clean = false;
     class = heap_server(heap, class);
     struct span *span = heap->current[class];
-    if (span_free_count(span) == 0) span = heap_refill(heap, class);
+    if (span == &span_none || !span_has_free(span)) span = heap_refill(heap, class);
     if (span == NULL) return NULL;
     if (class < TINY_CLASSES) return tiny_pop(span);
     mid_ready(span);

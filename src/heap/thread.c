@@ -30,7 +30,7 @@ static pthread_key_t heap_key;
 static bool heap_key_made;
 static bool heap_ready; /* the region is reserved; under heap_registry_lock */
 
-static void life_begin(struct heap *heap) {
+void heap_life_init(struct heap *heap) {
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);
     pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
@@ -40,20 +40,27 @@ static void life_begin(struct heap *heap) {
 
 /* --- orphans ------------------------------------------------------------------------------------------------------- */
 
-/* Leave nothing in a heap but spans with live blocks. Its lock is held, or nobody else knows it. */
-static void heap_orphan(struct heap *heap) {
+void heap_orphan(struct heap *heap) {
     heap->record = NULL;
     /* From here on remote freers finish their work themselves; those before are seen by the drain that follows. */
     atomic_store_explicit(&heap->state, HEAP_ORPHAN, memory_order_seq_cst);
     heap_flush(heap, TIER_BOTH);
 }
 
-static void orphan_add(struct heap *heap) {
+/* A thread that waits for the registry does not touch its heap meanwhile: who forks need not wait for it. */
+static void registry_take(void) {
+    struct heap *self = heap_record.self;
+    if (self != NULL) atomic_store_explicit(&self->waiting, 1, memory_order_seq_cst);
     os_lock_take(&heap_registry_lock);
+    if (self != NULL) atomic_store_explicit(&self->waiting, 0, memory_order_relaxed);
+}
+
+void heap_offer(struct heap *heap) {
     heap->next_orphan = heap_orphans;
     heap_orphans = heap;
-    os_lock_drop(&heap_registry_lock);
 }
+
+void heap_offer_none(void) { heap_orphans = NULL; }
 
 void heap_finish(struct heap *heap) {
     if (atomic_load_explicit(&heap->state, memory_order_seq_cst) != HEAP_ORPHAN) return;
@@ -64,13 +71,12 @@ void heap_finish(struct heap *heap) {
 
 void heap_finish_all(void) {
     heap_finish(&heap_shared);
-    os_lock_take(&heap_registry_lock);
+    registry_take();
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) heap_finish(heap);
     os_lock_drop(&heap_registry_lock);
 }
 
-/* A bound heap whose thread is gone without having run destructors, made an orphan. Registry lock. */
-static struct heap *heap_find_dead(void) {
+struct heap *heap_find_dead(void) {
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
         if (atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_BOUND) continue;
         int error = pthread_mutex_trylock(&heap->life);
@@ -109,7 +115,7 @@ static struct heap *heap_make(void) {
     struct heap *heap = meta_take(sizeof *heap);
     if (heap == NULL) return NULL;
     heap_init(heap);
-    life_begin(heap);
+    heap_life_init(heap);
     heap->next_heap = heap_all;
     __atomic_store_n(&heap_all, heap, __ATOMIC_RELEASE);
     return heap;
@@ -117,11 +123,13 @@ static struct heap *heap_make(void) {
 
 static struct heap *heap_bind(void) {
     struct thread_record *record = &heap_record;
-    os_lock_take(&heap_registry_lock);
+    registry_take();
     struct heap *heap = NULL;
     if (heap_start()) {
-        heap = heap_orphans;
-        if (heap != NULL) heap_orphans = heap->next_orphan;
+        do {
+            heap = heap_orphans;
+            if (heap != NULL) heap_orphans = heap->next_orphan;
+        } while (heap != NULL && atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_ORPHAN);
         if (heap == NULL) heap = heap_find_dead();
         if (heap == NULL) heap = heap_make();
     }
@@ -142,19 +150,23 @@ static struct heap *heap_bind(void) {
     record->slow = false;
     heap_leave();
     if (heap_key_made) pthread_setspecific(heap_key, heap);
-    pthread_mutex_lock(&heap->life);
+    pthread_mutex_trylock(&heap->life); /* held already, when a handler has forked just now */
     atomic_store_explicit(&record->busy, busy, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     record->slow = true;
     return heap_own();
 }
 
-/* Come back to the own heap after somebody else has made it vacant. */
-static struct heap *heap_wake(struct heap *heap) {
+static void own_lock_take(struct heap *heap) {
     atomic_store_explicit(&heap->waiting, 1, memory_order_seq_cst);
     os_lock_take(&heap->lock);
-    atomic_store_explicit(&heap_record.heap, heap, memory_order_relaxed);
     atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
+}
+
+/* Come back to the own heap after somebody else has made it vacant. */
+static struct heap *heap_wake(struct heap *heap) {
+    own_lock_take(heap);
+    atomic_store_explicit(&heap_record.heap, heap, memory_order_relaxed);
     os_lock_drop(&heap->lock);
     return heap;
 }
@@ -172,8 +184,10 @@ struct heap *heap_own(void) {
 void heap_abandon(void) {
     struct thread_record *record = &heap_record;
     for (struct heap *heap = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE); heap != NULL; heap = heap->next_heap) {
-        if (heap != record->self && !os_lock_is_mine(&heap->lock)) continue;
-        atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+        if (heap == record->self || os_lock_is_mine(&heap->lock)) {
+            heap->record = NULL;
+            atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+        }
         os_lock_abandon(&heap->lock);
     }
     atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
@@ -181,7 +195,7 @@ void heap_abandon(void) {
     if (os_lock_is_mine(&heap_shared.lock)) heap_init(&heap_shared);
     os_lock_abandon(&heap_shared.lock);
     run_repair();
-    os_lock_abandon(meta_lock());
+    meta_abandon();
     os_lock_abandon(&heap_registry_lock);
 }
 
@@ -193,92 +207,19 @@ static void heap_thread_end(void *argument) {
     if (record->self != heap) return;
     if (++record->destructor_rounds < DESTRUCTOR_ROUNDS && pthread_setspecific(heap_key, heap) == 0) return;
     if (!heap_try_enter()) return; /* ends from within a handler: found by its mutex */
-    os_lock_take(&heap->lock);
-    atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
-    record->self = NULL;
+    if (record->self == heap) {
+        own_lock_take(heap);
+        atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
+        record->self = NULL;
+        heap_orphan(heap);
+        os_lock_drop(&heap->lock);
+    }
     record->ended = true;
-    heap_orphan(heap);
-    os_lock_drop(&heap->lock);
-    heap_leave();
+    heap_quit();
     pthread_mutex_unlock(&heap->life);
     if (!heap_try_enter()) return;
-    orphan_add(heap);
-    heap_leave();
-}
-
-/* --- fork ---------------------------------------------------------------------------------------------------------- */
-
-/* How long the forking thread waits for others to come out of their operations. They are short: only a thread that has lost its processor there
- * takes longer than microseconds. */
-#define FORK_WAIT_NS 100000000u
-#define FORK_NAP_NS 50000u
-
-static bool fork_is_safe(struct heap *heap) {
-    struct thread_record *record = heap->record;
-    return atomic_load_explicit(&record->busy, memory_order_acquire) == 0 || atomic_load_explicit(&heap->waiting, memory_order_acquire) != 0;
-}
-
-/* Every other thread's heap is made vacant under its lock; after the barrier a thread that is not busy cannot touch its heap before it gets the lock,
- * which the forking thread keeps until after the fork. So the child finds every structure whole. */
-void heap_fork_prepare(void) {
-    bool mine = heap_try_enter();
-    os_lock_take(&heap_registry_lock);
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_BOUND || heap == heap_record.self) continue;
-        os_lock_take(&heap->lock);
-        if (heap->record != NULL) atomic_store_explicit(&heap->record->heap, &heap_vacant, memory_order_relaxed);
-    }
-    bool stopped = os_barrier() == 0;
-    uint64_t deadline = os_now_ns() + FORK_WAIT_NS;
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (heap == heap_record.self || !os_lock_is_mine(&heap->lock) || heap->record == NULL) continue;
-        while (!fork_is_safe(heap) && os_now_ns() < deadline) os_sleep_ns(FORK_NAP_NS);
-        if (!stopped || !fork_is_safe(heap)) atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
-    }
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap != heap_record.self && !os_lock_is_mine(&heap->lock)) os_lock_take(&heap->lock);
-    os_lock_take(&heap_shared.lock);
-    os_lock_take(&run_lock);
-    os_lock_take(meta_lock());
-    if (mine) heap_leave();
-}
-
-static void fork_unlock(void) {
-    os_lock_drop(meta_lock());
-    os_lock_drop(&run_lock);
-    os_lock_drop(&heap_shared.lock);
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (os_lock_is_mine(&heap->lock)) os_lock_drop(&heap->lock);
+    registry_take();
+    heap_offer(heap);
     os_lock_drop(&heap_registry_lock);
-}
-
-void heap_fork_parent(void) {
-    bool mine = heap_try_enter();
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->record != NULL && atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST)
-            atomic_store_explicit(&heap->state, HEAP_BOUND, memory_order_relaxed); /* lost to the child only */
-    fork_unlock();
-    if (mine) heap_leave();
-}
-
-void heap_fork_child(void) {
-    bool mine = heap_try_enter();
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (heap == heap_record.self) {
-            life_begin(heap);
-            pthread_mutex_lock(&heap->life);
-            continue;
-        }
-        int state = atomic_load_explicit(&heap->state, memory_order_relaxed);
-        heap->record = NULL;
-        atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
-        if (state == HEAP_LOST) continue;
-        life_begin(heap);
-        if (state == HEAP_ORPHAN) continue;
-        heap_orphan(heap);
-        orphan_add(heap);
-    }
-    fork_unlock();
-    os_forked();
-    if (mine) heap_leave();
+    heap_quit();
 }

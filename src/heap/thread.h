@@ -29,7 +29,17 @@ tide_hidden void heap_finish_all(void);
 /* The calling thread has jumped out of an operation: give up what it was changing, and its locks. */
 tide_hidden void heap_abandon(void);
 
-/* Stop and resume all other threads' use of their heaps, around fork. */
+/* For fork.c; all but heap_life_init with the registry lock held. */
+tide_hidden void heap_life_init(struct heap *heap);
+/* Leave nothing in a heap but spans with live blocks, and let others act for it. Its lock is held. */
+tide_hidden void heap_orphan(struct heap *heap);
+/* Put a heap on the list that new threads take from; empty that list. */
+tide_hidden void heap_offer(struct heap *heap);
+tide_hidden void heap_offer_none(void);
+/* A bound heap whose thread is gone without having run destructors: an orphan now, not on the list. NULL: none. */
+tide_hidden struct heap *heap_find_dead(void);
+
+/* The handlers that are registered with pthread_atfork (fork.c). */
 tide_hidden void heap_fork_prepare(void);
 tide_hidden void heap_fork_parent(void);
 tide_hidden void heap_fork_child(void);

@@ -24,7 +24,6 @@ void *heap_malloc_large(size_t size, size_t alignment, enum large_wish wish) {
         void *block = heap_malloc_interrupting(size, alignment);
         return block != NULL && wish == LARGE_ZERO ? memset(block, 0, size) : block;
     }
-    heap_record.slow = true;
     emergency_settle();
     struct heap *heap = heap_own();
     void *block = NULL;
@@ -32,8 +31,7 @@ void *heap_malloc_large(size_t size, size_t alignment, enum large_wish wish) {
         block = large_take(size, alignment, wish);
         if (block == NULL && size <= PTRDIFF_MAX) block = large_take_scarce(heap, size, alignment, wish);
     }
-    heap_record.slow = false;
-    heap_leave();
+    heap_quit();
     if (block == NULL) errno = ENOMEM;
     return block;
 }
@@ -67,10 +65,8 @@ void *heap_calloc(size_t size) {
 /* In place, or by moving pages. NULL: it takes a copy. */
 static void *realloc_large(struct span *head, size_t size) {
     if (!heap_try_enter()) return NULL;
-    heap_record.slow = true;
     void *block = large_resize(head, size);
-    heap_record.slow = false;
-    heap_leave();
+    heap_quit();
     return block;
 }
 

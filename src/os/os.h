@@ -49,10 +49,13 @@ tide_hidden void os_lock_take(struct os_lock *lock);
 tide_hidden bool os_lock_try(struct os_lock *lock);
 tide_hidden void os_lock_drop(struct os_lock *lock);
 tide_hidden bool os_lock_is_mine(struct os_lock *lock);
-/* Drop a lock however deep, if it is the caller's. */
+/* After a jump out of an operation: drop a lock however deep, if it is the caller's; wake a sleeper, in case the operation was about to. */
 tide_hidden void os_lock_abandon(struct os_lock *lock);
-/* The thread has another id now: it runs in a forked child, and has dropped all locks. */
-tide_hidden void os_forked(void);
+
+/* In a forked child, which has one thread. The caller's id as its locks still show it; from now on it has a new one. */
+tide_hidden uint32_t os_forked(void);
+/* Give a lock of the caller's its new id; free a lock that a thread of the parent held. True: that was so. */
+tide_hidden bool os_lock_inherit(struct os_lock *lock, uint32_t old_id);
 
 /* Prepare for os_barrier. False: the kernel cannot, or a filter forbids it. */
 tide_hidden bool os_barrier_register(void);

@@ -17,7 +17,19 @@ static uint32_t self(void) {
     return os_thread_id;
 }
 
-void os_forked(void) { os_thread_id = 0; }
+uint32_t os_forked(void) {
+    uint32_t old_id = self();
+    os_thread_id = 0;
+    return old_id;
+}
+
+bool os_lock_inherit(struct os_lock *lock, uint32_t old_id) {
+    uint32_t holder = atomic_load_explicit(&lock->state, memory_order_relaxed) & ~LOCK_SLEEPERS;
+    atomic_store_explicit(&lock->state, holder == old_id ? self() : 0, memory_order_relaxed);
+    if (holder == 0 || holder == old_id) return false;
+    lock->depth = 0;
+    return true;
+}
 
 bool os_lock_is_mine(struct os_lock *lock) {
     return (atomic_load_explicit(&lock->state, memory_order_relaxed) & ~LOCK_SLEEPERS) == self();
@@ -66,9 +78,11 @@ void os_lock_drop(struct os_lock *lock) {
 }
 
 void os_lock_abandon(struct os_lock *lock) {
-    if (!os_lock_is_mine(lock)) return;
-    lock->depth = 0;
-    os_lock_drop(lock);
+    if (os_lock_is_mine(lock)) {
+        lock->depth = 0;
+        os_lock_drop(lock);
+    }
+    os_call(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, 0);
 }
 
 bool os_barrier_register(void) {

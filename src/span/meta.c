@@ -4,18 +4,18 @@
 
 #define META_BLOCK_BYTES (64 * KIB)
 
-static struct os_lock lock;
+static struct os_lock meta_guard;
 static char *meta_next;
 static size_t meta_left, meta_total;
 
 void *meta_take(size_t bytes) {
     bytes = size_round_up(bytes, 64);
-    os_lock_take(&lock);
+    os_lock_take(&meta_guard);
     if (bytes > meta_left) {
         size_t block = size_max(META_BLOCK_BYTES, size_round_up(bytes, os_page_bytes));
         char *fresh = os_map(block);
         if (fresh == NULL) {
-            os_lock_drop(&lock);
+            os_lock_drop(&meta_guard);
             return NULL;
         }
         meta_next = fresh;
@@ -25,15 +25,20 @@ void *meta_take(size_t bytes) {
     char *result = meta_next;
     meta_next += bytes;
     meta_left -= bytes;
-    os_lock_drop(&lock);
+    os_lock_drop(&meta_guard);
     return result;
 }
 
 size_t meta_bytes(void) {
-    os_lock_take(&lock);
+    os_lock_take(&meta_guard);
     size_t bytes = meta_total;
-    os_lock_drop(&lock);
+    os_lock_drop(&meta_guard);
     return bytes;
 }
 
-struct os_lock *meta_lock(void) { return &lock; }
+void meta_abandon(void) {
+    if (os_lock_is_mine(&meta_guard)) meta_left = 0;
+    os_lock_abandon(&meta_guard);
+}
+
+struct os_lock *meta_lock(void) { return &meta_guard; }

@@ -53,8 +53,9 @@ static void range_mark(struct region *region, size_t slice, size_t count, enum r
     }
 }
 
-/* The slices are marked already. */
+/* The slices are marked already, and that is done before anybody can take them, whatever jumps out of here. */
 static void range_release(struct region *region, size_t slice, size_t count) {
+    atomic_signal_fence(memory_order_seq_cst);
     for (struct range range = {.slice = slice, .left = count}; range_next(&range);) {
         struct chunk *chunk = &region->chunks[range.chunk];
         dcheck((chunk->free & range.mask) == 0);
@@ -337,6 +338,15 @@ void run_totals(struct run_totals *totals) {
     }
     totals->returned_bytes = run_returned_bytes;
     os_lock_drop(&run_lock);
+}
+
+void run_forked(void) {
+    for (struct region *region = &region_main; region != NULL; region = region->next)
+        for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++) {
+            region->chunks[i].free |= region->chunks[i].purging;
+            region->chunks[i].purging = 0;
+            chunk_rebin(region, i);
+        }
 }
 
 /* The masks of a chunk change in single stores and tell the truth; the bins can be made from them. */

@@ -59,6 +59,8 @@ struct run_totals {
 };
 tide_hidden void run_totals(struct run_totals *totals);
 
+/* In a forked child: what another thread was purging is free and dirty. Run lock. */
+tide_hidden void run_forked(void);
 /* If the calling thread holds the run lock, put in order what an operation that will never end has left, and drop it. Slices may be lost. */
 tide_hidden void run_repair(void);
 

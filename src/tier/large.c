@@ -94,9 +94,10 @@ void *large_resize(struct span *head, size_t size) {
     size_t have = head->large.slices, need = slices_of(size);
     if (need > have && !run_extend(head, have, need - have))
         return head->large.bytes >= MOVE_MIN_BYTES ? large_move(head, size) : NULL;
-    if (need < have) run_shorten(head, have, need, large_renew(head, need));
+    enum run_state state = need < have ? large_renew(head, need) : RUN_DIRTY;
     head->large.bytes = size;
     head->large.slices = need;
+    if (need < have) run_shorten(head, have, need, state);
     return span_start(head);
 }
 

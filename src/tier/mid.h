@@ -80,8 +80,8 @@ tide_inline void *mid_pop(struct span *head, bool *clean) {
 
 tide_inline void mid_push(struct span *head, uint32_t index) {
     uint32_t word = index / 64;
-    mid_mask_set(head, word, mid_mask(head, word) | (uint64_t)1 << (index % 64));
     if (word < head->word) head->word = (uint8_t)word;
+    mid_mask_set(head, word, mid_mask(head, word) | (uint64_t)1 << (index % 64));
     head->used--;
 }
 

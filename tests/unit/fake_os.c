@@ -412,7 +412,16 @@ void os_lock_abandon(struct os_lock *lock) {
     os_lock_drop(lock);
 }
 
-void os_forked(void) {}
+/* The simulated child goes on with the id of its parent's thread. */
+uint32_t os_forked(void) { return thread_id; }
+
+bool os_lock_inherit(struct os_lock *lock, uint32_t old_id) {
+    uint32_t holder = lock_holder(lock);
+    if (holder == 0 || holder == old_id) return false;
+    atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
+    lock->depth = 0;
+    return true;
+}
 
 bool os_barrier_register(void) { return call_begin(FAKE_BARRIER_REGISTER, NULL, 0) == 0; }
 int os_barrier(void) { return call_begin(FAKE_BARRIER, NULL, 0); }

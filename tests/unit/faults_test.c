@@ -374,6 +374,28 @@ static void test_no_second_region(void **state) {
     assert_int_equal(status, 0);
 }
 
+/* Before an operation is refused, the thread gives up the spans that it keeps for nothing: those of all classes together are more than there is. */
+static void test_reclaim_before_refusal(void **state) {
+    (void)state;
+    start(4 * KIB, 6 * MIB);
+    heap_free(heap_malloc(1));
+    fake.reserve_max_bytes = 0;
+    for (int round = 0; round < 3; round++) {
+        size_t kept = 0;
+        for (unsigned class = TINY_CLASSES; class < CLASSES; class ++) {
+            void *block = heap_malloc(class_bytes(class));
+            assert_non_null(block);
+            heap_free(block);
+            kept += mid_slices(class) * SLICE_BYTES;
+        }
+        assert_true(kept > 2 * 6 * MIB);
+        void *large = heap_malloc(4 * MIB);
+        assert_non_null(large);
+        heap_free(large);
+    }
+    validate();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_call),
@@ -382,6 +404,7 @@ int main(void) {
         cmocka_unit_test(test_kinds_for_a_while),
         cmocka_unit_test(test_budget),
         cmocka_unit_test(test_no_second_region),
+        cmocka_unit_test(test_reclaim_before_refusal),
     };
     return unit_run(tests, COUNT_OF(tests));
 }
