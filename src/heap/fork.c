@@ -67,7 +67,8 @@ static void stop_others(bool may_wait) {
 void heap_fork_prepare(void) {
     bool free = heap_try_enter();
     uint8_t held = free ? FORK_FREE : 0;
-    if (fork_take(&heap_registry_lock, free)) {
+    if (free) heap_registry_take();
+    if (free || fork_take(&heap_registry_lock, false)) {
         held |= FORK_REGISTRY;
         stop_others(free);
     }

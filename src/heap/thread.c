@@ -48,7 +48,7 @@ void heap_orphan(struct heap *heap) {
 }
 
 /* A thread that waits for the registry does not touch its heap meanwhile: who forks need not wait for it. */
-static void registry_take(void) {
+void heap_registry_take(void) {
     struct heap *self = heap_record.self;
     if (self != NULL) atomic_store_explicit(&self->waiting, 1, memory_order_seq_cst);
     os_lock_take(&heap_registry_lock);
@@ -71,7 +71,7 @@ void heap_finish(struct heap *heap) {
 
 void heap_finish_all(void) {
     heap_finish(&heap_shared);
-    registry_take();
+    heap_registry_take();
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) heap_finish(heap);
     os_lock_drop(&heap_registry_lock);
 }
@@ -123,7 +123,7 @@ static struct heap *heap_make(void) {
 
 static struct heap *heap_bind(void) {
     struct thread_record *record = &heap_record;
-    registry_take();
+    heap_registry_take();
     struct heap *heap = NULL;
     if (heap_start()) {
         do {
@@ -218,7 +218,7 @@ static void heap_thread_end(void *argument) {
     heap_quit();
     pthread_mutex_unlock(&heap->life);
     if (!heap_try_enter()) return;
-    registry_take();
+    heap_registry_take();
     heap_offer(heap);
     os_lock_drop(&heap_registry_lock);
     heap_quit();

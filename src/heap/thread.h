@@ -16,6 +16,8 @@
 
 extern tide_hidden struct os_lock heap_registry_lock; /* guards the lists of heaps and orphans */
 extern tide_hidden struct heap *heap_all;
+/* Take the registry lock in an operation that has nothing half done: who forks does not wait for it meanwhile. */
+tide_hidden void heap_registry_take(void);
 /* For threads that have ended, or for which no heap could be made: used under its lock only. Counts as an orphan. */
 extern tide_hidden struct heap heap_shared;
 
