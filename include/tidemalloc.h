@@ -38,24 +38,24 @@ size_t tide_release_all_caches(tide_flush_report *report);
 /* Statistics of the whole process, in bytes unless the name says otherwise. */
 #define TIDE_STATS_VERSION 1
 typedef struct tide_stats {
-    uint32_t version;            /* TIDE_STATS_VERSION of the library that filled it */
-    uint32_t size;               /* bytes filled, never more than the caller's struct */
-    uint64_t allocated_bytes;    /* live blocks, rounded up to their usable size */
-    uint64_t active_bytes;       /* spans and runs that hold at least one live block */
-    uint64_t tiny_bytes;         /* live bytes by tier */
+    uint32_t version;         /* TIDE_STATS_VERSION of the library that filled it */
+    uint32_t size;            /* bytes filled, never more than the caller's struct */
+    uint64_t allocated_bytes; /* live blocks, rounded up to their usable size */
+    uint64_t active_bytes;    /* spans and runs that hold at least one live block */
+    uint64_t tiny_bytes;      /* live bytes by tier */
     uint64_t mid_bytes;
     uint64_t large_bytes;
-    uint64_t retained_bytes;     /* empty, perhaps resident: what the caches hold now */
-    uint64_t metadata_bytes;     /* committed for descriptors and heaps */
-    uint64_t committed_bytes;    /* address space made readable and writable so far */
-    uint64_t reserved_bytes;     /* address space reserved */
-    uint64_t returned_bytes;     /* given back to the operating system since the start, cumulative */
-    uint64_t refill_count;       /* times a thread's list of ready blocks was refilled */
-    uint64_t span_retire_count;  /* spans that became empty and left their heap */
-    uint64_t remote_free_count;  /* blocks freed by another thread, counted when their owner collects them */
-    uint64_t nested_count;       /* operations that interrupted another one of the same thread (signal handlers) */
-    uint64_t heap_count;         /* heaps ever made; they are reused by later threads */
-    uint64_t thread_count;       /* threads bound to a heap now */
+    uint64_t retained_bytes;    /* empty, perhaps resident: what the caches hold now */
+    uint64_t metadata_bytes;    /* committed for descriptors and heaps */
+    uint64_t committed_bytes;   /* address space made readable and writable so far */
+    uint64_t reserved_bytes;    /* address space reserved */
+    uint64_t returned_bytes;    /* given back to the operating system since the start, cumulative */
+    uint64_t refill_count;      /* times a thread's list of ready blocks was refilled */
+    uint64_t span_retire_count; /* spans that became empty and left their heap */
+    uint64_t remote_free_count; /* blocks freed by another thread, counted when their owner collects them */
+    uint64_t nested_count;      /* operations that interrupted another one of the same thread (signal handlers) */
+    uint64_t heap_count;        /* heaps ever made; they are reused by later threads */
+    uint64_t thread_count;      /* threads bound to a heap now */
 } tide_stats;
 
 /* Fill `stats`, a struct of `size` bytes. Returns 0, or EINVAL when stats is NULL or size is too small to hold version and

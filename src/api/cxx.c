@@ -34,17 +34,20 @@ static void *runtime_function(void *linked, const char *name) {
 }
 
 static new_handler handler_now(void) {
-    new_handler (*get)(void) = (new_handler(*)(void))runtime_function((void *)_ZSt15get_new_handlerv, "_ZSt15get_new_handlerv");
-    return get != NULL ? get() : NULL;
+    void *get = runtime_function((void *)_ZSt15get_new_handlerv, "_ZSt15get_new_handlerv");
+    return get != NULL ? ((new_handler(*)(void))get)() : NULL;
 }
 
 static _Noreturn void throw_bad_alloc(void) {
-    void (*raise)(void) = (void (*)(void))runtime_function((void *)_ZSt17__throw_bad_allocv, "_ZSt17__throw_bad_allocv");
+    void (*raise)(void) =
+        (void (*)(void))runtime_function((void *)_ZSt17__throw_bad_allocv, "_ZSt17__throw_bad_allocv");
     if (raise != NULL) raise();
     report_fatal(NULL, NULL, "out of memory in operator new, and no C++ runtime to throw std::bad_alloc");
 }
 
-static void *allocate(size_t size, size_t alignment) { return alignment == 1 ? heap_malloc(size) : heap_malloc_aligned(alignment, size); }
+static void *allocate(size_t size, size_t alignment) {
+    return alignment == 1 ? heap_malloc(size) : heap_malloc_aligned(alignment, size);
+}
 
 /* [new.delete.single]: call the new-handler until there is memory, or none is installed. */
 static tide_cold void *new_failed(size_t size, size_t alignment) {
@@ -75,7 +78,8 @@ static tide_cold void *new_failed_nothrow(size_t size, size_t alignment, const v
         if (next != NULL) return next(size, nothrow);
     } else {
         void *(*next)(size_t, size_t, const void *) = NULL;
-        if (dlsym != NULL) next = (void *(*)(size_t, size_t, const void *))dlsym(RTLD_NEXT, "_ZnwmSt11align_val_tRKSt9nothrow_t");
+        if (dlsym != NULL)
+            next = (void *(*)(size_t, size_t, const void *))dlsym(RTLD_NEXT, "_ZnwmSt11align_val_tRKSt9nothrow_t");
         if (next != NULL) return next(size, alignment, nothrow);
     }
     return new_failed(size, alignment);
@@ -97,7 +101,9 @@ tide_inline void *new_nothrow(size_t size, size_t alignment, const void *nothrow
     return likely(block != NULL) ? block : new_failed_nothrow(size, alignment, nothrow);
 }
 
-#define NEW(name) PUBLIC void *name(size_t size); void *name(size_t size) { return new_block(size); }
+#define NEW(name) \
+    PUBLIC void *name(size_t size); \
+    void *name(size_t size) { return new_block(size); }
 #define NEW_NOTHROW(name) \
     PUBLIC void *name(size_t size, const void *nothrow); \
     void *name(size_t size, const void *nothrow) { return new_nothrow(size, 1, nothrow); }
@@ -108,7 +114,9 @@ tide_inline void *new_nothrow(size_t size, size_t alignment, const void *nothrow
     PUBLIC void *name(size_t size, size_t alignment, const void *nothrow); \
     void *name(size_t size, size_t alignment, const void *nothrow) { return new_nothrow(size, alignment, nothrow); }
 /* delete needs neither size nor alignment; the other arguments are passed in registers and not looked at. */
-#define DELETE(name) PUBLIC void name(void *block); void name(void *block) { heap_free(block); }
+#define DELETE(name) \
+    PUBLIC void name(void *block); \
+    void name(void *block) { heap_free(block); }
 
 NEW(_Znwm)
 NEW(_Znam)

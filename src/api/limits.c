@@ -39,14 +39,18 @@ static int limit_change(int pid, int resource, const struct rlimit *new_limit, s
 /* rlimit and rlimit64 are the same struct on 64-bit systems. */
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #pragma GCC diagnostic ignored "-Wnonnull-compare"
-PUBLIC int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) { return limit_change(0, (int)resource, limit, NULL); }
+PUBLIC int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) {
+    return limit_change(0, (int)resource, limit, NULL);
+}
 PUBLIC int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
     return limit_change(0, (int)resource, (const struct rlimit *)limit, NULL);
 }
-PUBLIC int prlimit(__pid_t pid, enum __rlimit_resource resource, const struct rlimit *new_limit, struct rlimit *old_limit) {
+PUBLIC int prlimit(__pid_t pid, enum __rlimit_resource resource, const struct rlimit *new_limit,
+                   struct rlimit *old_limit) {
     return limit_change(pid, (int)resource, new_limit, old_limit);
 }
-PUBLIC int prlimit64(__pid_t pid, enum __rlimit_resource resource, const struct rlimit64 *new_limit, struct rlimit64 *old_limit) {
+PUBLIC int prlimit64(__pid_t pid, enum __rlimit_resource resource, const struct rlimit64 *new_limit,
+                     struct rlimit64 *old_limit) {
     return limit_change(pid, (int)resource, (const struct rlimit *)new_limit, (struct rlimit *)old_limit);
 }
 

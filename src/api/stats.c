@@ -18,7 +18,8 @@ static void stats_fill(struct tide_stats *stats) {
     *stats = (struct tide_stats){
         .version = TIDE_STATS_VERSION,
         .size = sizeof *stats,
-        .allocated_bytes = census.live_bytes[TIER_TINY_INDEX] + census.live_bytes[TIER_MID_INDEX] + census.live_bytes[TIER_LARGE_INDEX],
+        .allocated_bytes = census.live_bytes[TIER_TINY_INDEX] + census.live_bytes[TIER_MID_INDEX] +
+                           census.live_bytes[TIER_LARGE_INDEX],
         .active_bytes = census.active_bytes,
         .tiny_bytes = census.live_bytes[TIER_TINY_INDEX],
         .mid_bytes = census.live_bytes[TIER_MID_INDEX],
@@ -86,19 +87,20 @@ PUBLIC int STANDARD(malloc_info)(int flags, FILE *file) {
     int written = fprintf(file,
                           "<malloc version=\"1\">\n"
                           "<allocator name=\"tidemalloc\" version=\"" TIDEMALLOC_VERSION "\"/>\n"
-                          "<tier name=\"tiny\" live=\"%llu\"/>\n<tier name=\"mid\" live=\"%llu\"/>\n<tier name=\"large\" live=\"%llu\"/>\n"
+                          "<tier name=\"tiny\" live=\"%llu\"/>\n<tier name=\"mid\" live=\"%llu\"/>\n<tier "
+                          "name=\"large\" live=\"%llu\"/>\n"
                           "<total type=\"allocated\" size=\"%llu\"/>\n<total type=\"active\" size=\"%llu\"/>\n"
                           "<total type=\"retained\" size=\"%llu\"/>\n<total type=\"returned\" size=\"%llu\"/>\n"
                           "<system type=\"current\" size=\"%llu\"/>\n<system type=\"metadata\" size=\"%llu\"/>\n"
                           "<aspace type=\"total\" size=\"%llu\"/>\n"
                           "<heaps count=\"%llu\" bound=\"%llu\"/>\n"
                           "</malloc>\n",
-                          (unsigned long long)stats.tiny_bytes, (unsigned long long)stats.mid_bytes, (unsigned long long)stats.large_bytes,
-                          (unsigned long long)stats.allocated_bytes, (unsigned long long)stats.active_bytes,
-                          (unsigned long long)stats.retained_bytes, (unsigned long long)stats.returned_bytes,
-                          (unsigned long long)stats.committed_bytes, (unsigned long long)stats.metadata_bytes,
-                          (unsigned long long)stats.reserved_bytes, (unsigned long long)stats.heap_count,
-                          (unsigned long long)stats.thread_count);
+                          (unsigned long long)stats.tiny_bytes, (unsigned long long)stats.mid_bytes,
+                          (unsigned long long)stats.large_bytes, (unsigned long long)stats.allocated_bytes,
+                          (unsigned long long)stats.active_bytes, (unsigned long long)stats.retained_bytes,
+                          (unsigned long long)stats.returned_bytes, (unsigned long long)stats.committed_bytes,
+                          (unsigned long long)stats.metadata_bytes, (unsigned long long)stats.reserved_bytes,
+                          (unsigned long long)stats.heap_count, (unsigned long long)stats.thread_count);
     return written < 0 ? -1 : 0;
 }
 

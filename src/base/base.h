@@ -47,7 +47,9 @@ typedef uint32_t __attribute__((may_alias)) aliasing_half;
 #define load_relaxed(atomic) atomic_load_explicit((atomic), memory_order_relaxed)
 #else
 #define load_relaxed(atomic) \
-    ((__typeof__(atomic_load_explicit((atomic), memory_order_relaxed)))(sizeof *(atomic) == 8 ? *(aliasing_word *)(atomic) : *(aliasing_half *)(atomic)))
+    ((__typeof__(atomic_load_explicit((atomic), memory_order_relaxed)))(sizeof *(atomic) == 8 \
+                                                                            ? *(aliasing_word *)(atomic) \
+                                                                            : *(aliasing_half *)(atomic)))
 #endif
 
 /* dcheck: an invariant, tested in debug builds only. */

@@ -11,7 +11,9 @@ tide_inline unsigned bits_highest(uint64_t word) { return 63u - (unsigned)__buil
 tide_inline unsigned bits_count(uint64_t word) { return (unsigned)__builtin_popcountll(word); }
 
 /* `count` ones from bit `first` on; count 1..32, first + count <= 32. */
-tide_inline uint32_t bits_range(unsigned first, unsigned count) { return (uint32_t)((((uint64_t)1 << count) - 1) << first); }
+tide_inline uint32_t bits_range(unsigned first, unsigned count) {
+    return (uint32_t)((((uint64_t)1 << count) - 1) << first);
+}
 
 /* The length of the longest run of ones: each step shortens every run by one. */
 static inline unsigned bits_longest_run(uint32_t word) {

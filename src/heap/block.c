@@ -15,11 +15,14 @@ static _Noreturn void fatal_inside(const char *function, const void *address, co
     report_fatal(function, address, what.text);
 }
 
-void block_fatal_free(const char *function, const void *address) { report_fatal(function, address, "was already free"); }
+void block_fatal_free(const char *function, const void *address) {
+    report_fatal(function, address, "was already free");
+}
 
 void block_fatal(const char *function, const void *address) {
     struct region *region = region_of(address);
-    if (region == NULL) report_fatal(function, address, region_has_reserved(address) ? "is not a live block" : "is not ours");
+    if (region == NULL)
+        report_fatal(function, address, region_has_reserved(address) ? "is not a live block" : "is not ours");
     struct span *span = region_span(region, address);
     if (span->kind == SPAN_INNER) span = mid_head(span);
     if (span->kind == SPAN_FREE) {
@@ -43,8 +46,7 @@ void block_fatal(const char *function, const void *address) {
     case SPAN_FREE:
         if (run_was_used(span)) block_fatal_free(function, address);
         break;
-    default:
-        break;
+    default: break;
     }
     report_fatal(function, address, "is not a live block");
 }
@@ -73,11 +75,8 @@ struct block_info block_describe(const char *function, const void *address) {
         valid = (const char *)address == span_start(info.span);
         info.usable_bytes = info.span->large.bytes;
         break;
-    case SPAN_EMERGENCY:
-        valid = (uintptr_t)address % info.usable_bytes == 0;
-        break;
-    default:
-        break;
+    case SPAN_EMERGENCY: valid = (uintptr_t)address % info.usable_bytes == 0; break;
+    default: break;
     }
     if (!valid) block_fatal(function, address);
     return info;

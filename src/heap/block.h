@@ -5,7 +5,7 @@
 #include "span/span.h"
 
 struct block_info {
-    struct span *span;   /* head of the span that holds it */
+    struct span *span; /* head of the span that holds it */
     size_t usable_bytes;
     uint8_t kind;
 };

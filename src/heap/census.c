@@ -37,9 +37,7 @@ CENSUS_RACY static void count_blocks(struct census *census, const struct span *s
 CENSUS_RACY static size_t count_span(struct census *census, const struct span *span, const struct heap *own) {
     switch (span->kind) {
     case SPAN_TINY:
-    case SPAN_MID:
-        count_blocks(census, span, own);
-        return size_max(span->slices, 1);
+    case SPAN_MID: count_blocks(census, span, own); return size_max(span->slices, 1);
     case SPAN_LARGE: {
         size_t slices = span->large.slices;
         census->live_bytes[TIER_LARGE_INDEX] += span->large.bytes;
@@ -47,8 +45,7 @@ CENSUS_RACY static size_t count_span(struct census *census, const struct span *s
         census->large_blocks++;
         return size_max(slices, 1);
     }
-    default:
-        return 1;
+    default: return 1;
     }
 }
 
@@ -56,7 +53,8 @@ void census_take(struct census *census) {
     *census = (struct census){0};
     bool mine = heap_try_enter();
     run_totals(&census->runs);
-    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+    for (struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         for (size_t slice = 0; slice < region_top(region) / SLICE_BYTES;)
             slice += count_span(census, &region->spans[slice], heap_record.self);
     os_lock_take(&heap_registry_lock);

@@ -10,10 +10,10 @@ enum tier_index { TIER_TINY_INDEX, TIER_MID_INDEX, TIER_LARGE_INDEX, TIER_COUNT 
 
 struct census {
     size_t live_bytes[TIER_COUNT];
-    size_t free_bytes[TIER_COUNT];   /* free blocks in spans with a live one (touched ones, for tiny spans) */
-    size_t active_bytes;             /* spans with a live block */
-    size_t empty_bytes;              /* touched bytes of spans that a heap keeps without a live block */
-    size_t foreign_empty_bytes;      /* the part of them that another thread's heap keeps */
+    size_t free_bytes[TIER_COUNT]; /* free blocks in spans with a live one (touched ones, for tiny spans) */
+    size_t active_bytes;           /* spans with a live block */
+    size_t empty_bytes;            /* touched bytes of spans that a heap keeps without a live block */
+    size_t foreign_empty_bytes;    /* the part of them that another thread's heap keeps */
     size_t free_blocks, large_blocks;
     size_t metadata_bytes;
     struct run_totals runs;

@@ -40,12 +40,14 @@ static void *emergency_pop(void) {
         uint32_t index = (uint32_t)head - 1;
         uint64_t next = atomic_load_explicit(&emergency_next[index], memory_order_relaxed);
         uint64_t after = ((head >> 32) + 1) << 32 | next;
-        if (atomic_compare_exchange_weak_explicit(&emergency_head, &head, after, memory_order_acquire, memory_order_acquire))
+        if (atomic_compare_exchange_weak_explicit(&emergency_head, &head, after, memory_order_acquire,
+                                                  memory_order_acquire))
             return emergency_block(index);
     }
     uint32_t fresh = atomic_load_explicit(&emergency_fresh, memory_order_relaxed);
     while (fresh < EMERGENCY_BLOCKS)
-        if (atomic_compare_exchange_weak_explicit(&emergency_fresh, &fresh, fresh + 1, memory_order_relaxed, memory_order_relaxed))
+        if (atomic_compare_exchange_weak_explicit(&emergency_fresh, &fresh, fresh + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
             return emergency_block(fresh);
     return NULL;
 }
@@ -64,7 +66,8 @@ static void *emergency_map(size_t size, size_t alignment) {
     size = size_round_up(size_max(size, 1), os_page_bytes);
     for (uint32_t i = 0; i < EMERGENCY_MAPS; i++) {
         uintptr_t empty = 0;
-        if (!atomic_compare_exchange_strong_explicit(&emergency_maps[i].address, &empty, 1, memory_order_acquire, memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(&emergency_maps[i].address, &empty, 1, memory_order_acquire,
+                                                     memory_order_relaxed))
             continue;
         void *block = os_reserve(size, size_max(alignment, os_page_bytes));
         if (block != NULL && os_commit(block, size) != 0) {
@@ -81,7 +84,8 @@ static void *emergency_map(size_t size, size_t alignment) {
 bool emergency_unmap(void *address) {
     for (uint32_t i = 0; i < EMERGENCY_MAPS; i++) {
         uintptr_t held = (uintptr_t)address;
-        if (!atomic_compare_exchange_strong_explicit(&emergency_maps[i].address, &held, 1, memory_order_acquire, memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(&emergency_maps[i].address, &held, 1, memory_order_acquire,
+                                                     memory_order_relaxed))
             continue;
         os_release(address, atomic_load_explicit(&emergency_maps[i].bytes, memory_order_relaxed));
         atomic_store_explicit(&emergency_maps[i].address, 0, memory_order_release);
@@ -110,21 +114,24 @@ enum emergency_result emergency_put(void *block) {
     uint32_t index = (uint32_t)(offset / EMERGENCY_BLOCK_BYTES);
     if (offset % EMERGENCY_BLOCK_BYTES != 0) return EMERGENCY_INSIDE;
     uint32_t live = LIVE;
-    if (!atomic_compare_exchange_strong_explicit(&emergency_next[index], &live, 0, memory_order_relaxed, memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&emergency_next[index], &live, 0, memory_order_relaxed,
+                                                 memory_order_relaxed))
         return EMERGENCY_TWICE;
     uint64_t head = atomic_load_explicit(&emergency_head, memory_order_relaxed);
     uint64_t after;
     do {
         atomic_store_explicit(&emergency_next[index], (uint32_t)head, memory_order_relaxed);
         after = (head >> 32 << 32) | (index + 1);
-    } while (!atomic_compare_exchange_weak_explicit(&emergency_head, &head, after, memory_order_release, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&emergency_head, &head, after, memory_order_release,
+                                                    memory_order_relaxed));
     return EMERGENCY_FREED;
 }
 
 void emergency_defer(void *large_block) {
     void *first = atomic_load_explicit(&emergency_deferred, memory_order_relaxed);
     do *(void **)large_block = first;
-    while (!atomic_compare_exchange_weak_explicit(&emergency_deferred, &first, large_block, memory_order_release, memory_order_relaxed));
+    while (!atomic_compare_exchange_weak_explicit(&emergency_deferred, &first, large_block, memory_order_release,
+                                                  memory_order_relaxed));
 }
 
 void emergency_settle(void) {
@@ -132,7 +139,8 @@ void emergency_settle(void) {
     void *block = atomic_exchange_explicit(&emergency_deferred, NULL, memory_order_acquire);
     while (block != NULL) {
         void *next = *(void **)block;
-        if (!large_release(region_span(region_of(block), block))) block_fatal_free("free()", block); /* it waited twice */
+        if (!large_release(region_span(region_of(block), block)))
+            block_fatal_free("free()", block); /* it waited twice */
         block = next;
     }
 }

@@ -21,7 +21,13 @@
 #define FORK_NAP_NS 50000u
 #define FORK_TRIES 40
 
-enum fork_lock { FORK_REGISTRY = 1, FORK_SHARED = 2, FORK_RUN = 4, FORK_META = 8, FORK_FREE = 16 /* called outside of any operation */ };
+enum fork_lock {
+    FORK_REGISTRY = 1,
+    FORK_SHARED = 2,
+    FORK_RUN = 4,
+    FORK_META = 8,
+    FORK_FREE = 16 /* called outside of any operation */
+};
 
 static bool fork_take(struct os_lock *lock, bool may_wait) {
     if (may_wait) {
@@ -37,7 +43,9 @@ static bool fork_take(struct os_lock *lock, bool may_wait) {
 
 static bool is_other(const struct heap *heap) { return heap != heap_record.self; }
 
-static bool is_bound(struct heap *heap) { return atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_BOUND; }
+static bool is_bound(struct heap *heap) {
+    return atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_BOUND;
+}
 
 /* Its thread is out of its heap, or waits for a lock with nothing half done. */
 static bool is_still(struct heap *heap) {
@@ -51,7 +59,8 @@ static void stop_others(bool may_wait) {
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
         if (!is_other(heap) || !is_bound(heap)) continue;
         heap->fork_held = fork_take(&heap->lock, may_wait);
-        if (heap->fork_held && heap->record != NULL) atomic_store_explicit(&heap->record->heap, &heap_vacant, memory_order_relaxed);
+        if (heap->fork_held && heap->record != NULL)
+            atomic_store_explicit(&heap->record->heap, &heap_vacant, memory_order_relaxed);
     }
     bool stopped = os_barrier() == 0;
     uint64_t deadline = os_now_ns() + FORK_WAIT_NS;
@@ -121,7 +130,8 @@ static void inherit_locks(void) {
 static void inherit_heap(struct heap *heap, uint8_t held) {
     heap->record = NULL;
     atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
-    if ((held & FORK_REGISTRY) == 0 || heap->fork_lost) atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+    if ((held & FORK_REGISTRY) == 0 || heap->fork_lost)
+        atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
     if (atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST) return;
     heap_life_init(heap);
     if (is_bound(heap) && (held & FORK_FREE) != 0) heap_orphan(heap);

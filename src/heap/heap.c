@@ -88,9 +88,12 @@ static void free_small(struct span *span, void *block) {
     if (index == MID_NO_BLOCK) block_fatal("free()", block);
     struct heap *heap = heap_own();
     if (span->heap == heap) {
-        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) || load_relaxed(&span->remote) != 0 : ((struct block *)block)->key == tiny_key(span, block);
-        if (unlikely(twice)) free_doubtful(span, block);
-        else heap_put(heap, span, block);
+        bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) || load_relaxed(&span->remote) != 0
+                                            : ((struct block *)block)->key == tiny_key(span, block);
+        if (unlikely(twice))
+            free_doubtful(span, block);
+        else
+            heap_put(heap, span, block);
         return;
     }
     if (heap == NULL) os_lock_take(&heap_shared.lock); /* so that fork finds it finished */
@@ -104,17 +107,14 @@ static tide_warm void free_other(struct span *span, void *block) {
     slow_begin();
     switch (span->kind) {
     case SPAN_TINY:
-    case SPAN_MID:
-        free_small(span, block);
-        break;
+    case SPAN_MID: free_small(span, block); break;
     case SPAN_LARGE:
         if ((char *)block != span_start(span) || !large_release(span)) block_fatal("free()", block);
         break;
     case SPAN_EMERGENCY:
         if (emergency_put(block) != EMERGENCY_FREED) block_fatal("free()", block);
         break;
-    default:
-        block_fatal("free()", block);
+    default: block_fatal("free()", block);
     }
     heap_quit();
 }
@@ -169,7 +169,8 @@ static tide_cold bool heap_is_nested(void) {
     uintptr_t interrupted = atomic_load_explicit(&record->busy, memory_order_relaxed);
     /* Frames of the interrupted operation, and the kernel's signal frame, lie below its entry. Whoever runs above them has jumped out
      * of it. */
-    if ((uintptr_t)__builtin_frame_address(0) + SIGNAL_FRAME_MIN_BYTES < interrupted || os_on_signal_stack()) return true;
+    if ((uintptr_t)__builtin_frame_address(0) + SIGNAL_FRAME_MIN_BYTES < interrupted || os_on_signal_stack())
+        return true;
     if (record->slow) heap_abandon();
     record->slow = false;
     heap_leave();
@@ -229,8 +230,10 @@ void *heap_malloc_interrupting(size_t size, size_t alignment) {
 }
 
 void heap_free_interrupting(void *block) {
-    if (heap_is_nested()) free_nested(block);
-    else heap_free(block);
+    if (heap_is_nested())
+        free_nested(block);
+    else
+        heap_free(block);
 }
 
 bool heap_try_enter(void) {

@@ -38,9 +38,13 @@ enum heap_state {
 struct thread_record;
 
 struct heap {
-    struct span *ready[TINY_GRANULES + 1]; /* by size in granules, rounded up: the span that malloc pops; span_none where it must miss */
+    struct span
+        *ready[TINY_GRANULES +
+               1]; /* by size in granules, rounded up: the span that malloc pops; span_none where it must miss */
     struct span *current[CLASSES];
-    struct { struct span *first, *last; } listed[CLASSES];
+    struct {
+        struct span *first, *last;
+    } listed[CLASSES];
     /* The borrow rule (own.c): the class whose current span serves this one for now, CLASSES if none does, and how often that missed. */
     uint8_t lender[TINY_CLASSES];
     uint8_t borrow_misses[TINY_CLASSES];
@@ -50,14 +54,14 @@ struct heap {
 
     _Alignas(64) _Atomic(struct span *) remote; /* see remote.h */
     _Atomic int state;
-    struct os_lock lock;            /* held by who acts on a heap that is not its own, and to come back to it */
-    _Atomic int waiting;            /* the owner is about to take the lock */
-    struct thread_record *record;   /* the owner's, while bound; under the lock */
-    struct heap *next_heap;         /* all heaps, newest first */
+    struct os_lock lock;          /* held by who acts on a heap that is not its own, and to come back to it */
+    _Atomic int waiting;          /* the owner is about to take the lock */
+    struct thread_record *record; /* the owner's, while bound; under the lock */
+    struct heap *next_heap;       /* all heaps, newest first */
     struct heap *next_orphan;
-    bool fork_held; /* fork.c: the forking thread has taken the lock */
-    bool fork_lost; /* fork.c: its thread is in the middle of an operation, so the child cannot use it */
-    pthread_mutex_t life;           /* robust, held by the owner: tells that a thread ended without a word */
+    bool fork_held;       /* fork.c: the forking thread has taken the lock */
+    bool fork_lost;       /* fork.c: its thread is in the middle of an operation, so the child cannot use it */
+    pthread_mutex_t life; /* robust, held by the owner: tells that a thread ended without a word */
 };
 
 struct thread_record {
@@ -67,7 +71,7 @@ struct thread_record {
     bool slow;              /* the operation has left the hot path */
     bool ended;             /* the last destructor has run: never bind again */
     uint8_t destructor_rounds;
-    uint8_t fork_locks;     /* fork.c: which shared locks are held */
+    uint8_t fork_locks; /* fork.c: which shared locks are held */
 };
 
 extern tide_hidden struct heap heap_vacant;

@@ -57,7 +57,8 @@ static void span_set_owner(struct span *span, struct heap *heap) {
 /* Which span malloc pops for the sizes of a tiny class. */
 static void ready_set(struct heap *heap, unsigned class, struct span *span) {
     size_t first = class == 0 ? 0 : class_bytes(class - 1) / GRANULE_BYTES + 1;
-    for (size_t granules = first; granules <= class_bytes(class) / GRANULE_BYTES; granules++) heap->ready[granules] = span;
+    for (size_t granules = first; granules <= class_bytes(class) / GRANULE_BYTES; granules++)
+        heap->ready[granules] = span;
 }
 
 static void current_set(struct heap *heap, unsigned class, struct span *span) {
@@ -117,8 +118,10 @@ static struct span *span_fresh(struct heap *heap, unsigned class) {
     struct span *span = run_take(mid ? mid_slices(class) : 1, 1);
     if (span == NULL) return NULL;
     span->heap = heap;
-    if (mid) mid_init(span, class);
-    else tiny_init(span, class);
+    if (mid)
+        mid_init(span, class);
+    else
+        tiny_init(span, class);
     return span;
 }
 
@@ -131,7 +134,8 @@ static uint32_t span_collect(struct heap *heap, struct span *span, uint64_t word
     uint32_t link = remote_head(word);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t index = link - 1;
-        struct block *block = span->kind == SPAN_MID ? mid_block(span, index) : (struct block *)(start + (size_t)index * GRANULE_BYTES);
+        struct block *block =
+            span->kind == SPAN_MID ? mid_block(span, index) : (struct block *)(start + (size_t)index * GRANULE_BYTES);
         link = (uint32_t)(uintptr_t)block->next;
         if (span->kind == SPAN_MID) {
             block->key = 0;
@@ -150,8 +154,10 @@ void heap_drain(struct heap *heap) {
         struct span *next = span->remote_next;
         bool full = (span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0;
         span_collect(heap, span, remote_take_all(span));
-        if (span->used == 0) heap_give_up(heap, span);
-        else if (full) span_to_listed(heap, span);
+        if (span->used == 0)
+            heap_give_up(heap, span);
+        else if (full)
+            span_to_listed(heap, span);
         span = next;
     }
 }
@@ -204,8 +210,10 @@ static struct span *heap_refill(struct heap *heap, unsigned class) {
         best = listed_best(heap, class);
         if (best == NULL && span_carve(span)) return span;
         span_from_current(heap, span);
-        if (span_has_room(span)) span_to_listed(heap, span);
-        else span_set_owner(span, NULL);
+        if (span_has_room(span))
+            span_to_listed(heap, span);
+        else
+            span_set_owner(span, NULL);
     } else {
         best = listed_best(heap, class);
     }
@@ -231,27 +239,34 @@ void *heap_take(struct heap *heap, unsigned class, bool *clean) {
 /* --- giving back --------------------------------------------------------------------------------------------------- */
 
 void heap_put(struct heap *heap, struct span *span, void *block) {
-    if (span->kind == SPAN_MID) mid_push(span, mid_index(span, block));
-    else tiny_push(span, block);
-    if (span->used == 0) heap_give_up(heap, span);
-    else if ((span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0) span_to_listed(heap, span);
+    if (span->kind == SPAN_MID)
+        mid_push(span, mid_index(span, block));
+    else
+        tiny_push(span, block);
+    if (span->used == 0)
+        heap_give_up(heap, span);
+    else if ((span->flags & (SPAN_CURRENT | SPAN_LISTED)) == 0)
+        span_to_listed(heap, span);
 }
 
 void heap_flush(struct heap *heap, enum tier_mask tiers) {
     heap_drain(heap);
-    for (unsigned class = 0; class < CLASSES; class++) {
+    for (unsigned class = 0; class < CLASSES; class ++) {
         if ((tiers & (class < TINY_CLASSES ? TIER_TINY : TIER_MID)) == 0) continue;
         struct span *span = heap->current[class];
         if (span == &span_none) continue;
         span_from_current(heap, span);
-        if (span->used == 0) span_retire(heap, span);
-        else if (span_has_room(span)) span_to_listed(heap, span);
-        else span_set_owner(span, NULL);
+        if (span->used == 0)
+            span_retire(heap, span);
+        else if (span_has_room(span))
+            span_to_listed(heap, span);
+        else
+            span_set_owner(span, NULL);
     }
 }
 
 bool heap_validate(struct heap *heap) {
-    for (unsigned class = 0; class < CLASSES; class++) {
+    for (unsigned class = 0; class < CLASSES; class ++) {
         struct span *span = heap->current[class];
         if (span != &span_none) {
             if (span->class != class || span->heap != heap || (span->flags & SPAN_CURRENT) == 0) return false;

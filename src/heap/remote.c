@@ -9,12 +9,14 @@ bool remote_push(struct span *span, struct block *block, uint32_t index) {
         block->next = (struct block *)(uintptr_t)remote_head(old);
         word = (old & ~(uint64_t)0xffff) + ((uint64_t)1 << 16) + (index + 1);
         word |= REMOTE_QUEUED;
-    } while (!atomic_compare_exchange_weak_explicit(&span->remote, &old, word, memory_order_acq_rel, memory_order_relaxed));
+    } while (
+        !atomic_compare_exchange_weak_explicit(&span->remote, &old, word, memory_order_acq_rel, memory_order_relaxed));
     if ((old & REMOTE_QUEUED) != 0) return false;
 
     struct span *first = atomic_load_explicit(&heap->remote, memory_order_relaxed);
     do span->remote_next = first;
-    while (!atomic_compare_exchange_weak_explicit(&heap->remote, &first, span, memory_order_seq_cst, memory_order_relaxed));
+    while (!atomic_compare_exchange_weak_explicit(&heap->remote, &first, span, memory_order_seq_cst,
+                                                  memory_order_relaxed));
     return true;
 }
 

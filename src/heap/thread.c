@@ -150,7 +150,7 @@ static struct heap *heap_bind(void) {
     record->slow = false;
     heap_leave();
     if (heap_key_made) pthread_setspecific(heap_key, heap);
-    pthread_mutex_trylock(&heap->life); /* held already, when a handler has forked just now */
+    (void)pthread_mutex_trylock(&heap->life); /* held already, when a handler has forked just now */
     atomic_store_explicit(&record->busy, busy, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     record->slow = true;

@@ -80,7 +80,8 @@ void *heap_realloc(void *address, size_t size) {
     }
     int error = errno;
     bool grown = old.kind == SPAN_LARGE && (old.span->flags & SPAN_GROWN) != 0;
-    void *block = size <= MID_MAX_BYTES ? heap_malloc(size) : heap_malloc_large(size, 1, grown ? LARGE_GROWN_AGAIN : LARGE_GROWN);
+    void *block =
+        size <= MID_MAX_BYTES ? heap_malloc(size) : heap_malloc_large(size, 1, grown ? LARGE_GROWN_AGAIN : LARGE_GROWN);
     if (block == NULL) {
         if (size > old.usable_bytes) return NULL;
         errno = error;

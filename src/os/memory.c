@@ -66,7 +66,7 @@ void os_release(void *at, size_t bytes) { os_call(SYS_munmap, at, bytes, 0, 0); 
 void os_forbid_huge(void *at, size_t bytes) { os_call(SYS_madvise, at, bytes, MADV_NOHUGEPAGE, 0); }
 
 size_t os_address_space_limit(void) {
-    struct rlimit limit;
+    struct rlimit limit = {0};
     if (os_limit_change(0, RLIMIT_AS, NULL, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
     return limit.rlim_cur;
 }

@@ -36,7 +36,8 @@ static const struct option {
 /* Compare as far as `length`, a-z against A-Z alike. */
 static bool name_equals(const char *name, const char *given, size_t length) {
     for (size_t i = 0; i < length; i++)
-        if (name[i] == 0 || (name[i] != given[i] && !(given[i] >= 'A' && given[i] <= 'Z' && name[i] == given[i] + 'a' - 'A')))
+        if (name[i] == 0 ||
+            (name[i] != given[i] && !(given[i] >= 'A' && given[i] <= 'Z' && name[i] == given[i] + 'a' - 'A')))
             return false;
     return name[length] == 0;
 }

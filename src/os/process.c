@@ -25,7 +25,7 @@ bool os_is_emulated(void) {
 }
 
 bool os_on_signal_stack(void) {
-    stack_t stack;
+    stack_t stack = {0};
     return os_call(SYS_sigaltstack, NULL, &stack, 0, 0) == 0 && (stack.ss_flags & SS_ONSTACK) != 0;
 }
 

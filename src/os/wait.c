@@ -37,7 +37,9 @@ bool os_lock_is_mine(struct os_lock *lock) {
 
 bool os_lock_try(struct os_lock *lock) {
     uint32_t state = 0;
-    if (atomic_compare_exchange_strong_explicit(&lock->state, &state, self(), memory_order_acquire, memory_order_relaxed)) return true;
+    if (atomic_compare_exchange_strong_explicit(&lock->state, &state, self(), memory_order_acquire,
+                                                memory_order_relaxed))
+        return true;
     if ((state & ~LOCK_SLEEPERS) != self()) return false;
     lock->depth++;
     return true;
@@ -59,10 +61,12 @@ void os_lock_take(struct os_lock *lock) {
     for (;;) {
         uint32_t state = atomic_load_explicit(&lock->state, memory_order_relaxed);
         if (state == 0) {
-            if (atomic_compare_exchange_weak_explicit(&lock->state, &state, self() | LOCK_SLEEPERS, memory_order_acquire, memory_order_relaxed))
+            if (atomic_compare_exchange_weak_explicit(&lock->state, &state, self() | LOCK_SLEEPERS,
+                                                      memory_order_acquire, memory_order_relaxed))
                 return;
-        } else if ((state & LOCK_SLEEPERS) != 0 || atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
-                                                                                        memory_order_relaxed, memory_order_relaxed)) {
+        } else if ((state & LOCK_SLEEPERS) != 0 ||
+                   atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
+                                                         memory_order_relaxed, memory_order_relaxed)) {
             os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, state | LOCK_SLEEPERS, NULL);
         }
     }

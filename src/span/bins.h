@@ -20,13 +20,15 @@
 struct bins {
     uint64_t *words;
     uint64_t *summary;
-    uint64_t occupied;           /* a bit per bin */
-    uint32_t count[BIN_COUNT];   /* chunks in each */
+    uint64_t occupied;         /* a bit per bin */
+    uint32_t count[BIN_COUNT]; /* chunks in each */
 };
 
 tide_inline unsigned bins_index(unsigned longest_run, bool dirty) { return (dirty ? 32u : 0u) + longest_run - 1; }
 
-tide_inline uint64_t *bins_word(const struct bins *bins, size_t group, unsigned bin) { return &bins->words[group * BIN_COUNT + bin]; }
+tide_inline uint64_t *bins_word(const struct bins *bins, size_t group, unsigned bin) {
+    return &bins->words[group * BIN_COUNT + bin];
+}
 
 static inline void bins_insert(struct bins *bins, unsigned bin, size_t chunk) {
     size_t group = chunk / 64;

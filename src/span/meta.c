@@ -41,4 +41,6 @@ void meta_abandon(void) {
     os_lock_abandon(&meta_guard);
 }
 
-struct os_lock *meta_lock(void) { return &meta_guard; }
+struct os_lock *meta_lock(void) {
+    return &meta_guard;
+}

@@ -129,14 +129,18 @@ bool region_grow(struct region *region, size_t chunks) {
 
 /* Give up the ends of the metadata arrays, which stay where they are. */
 static void metadata_trim(struct region *region, struct region_layout have, struct region_layout keep) {
-    const struct { void *array; size_t have, keep; } parts[] = {
+    const struct {
+        void *array;
+        size_t have, keep;
+    } parts[] = {
         {region->spans, have.spans, keep.spans},
         {region->chunks, have.chunks, keep.chunks},
         {region->bins.words, have.words, keep.words},
         {region->bins.summary, have.summary, keep.summary},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (parts[i].keep < parts[i].have) os_release((char *)parts[i].array + parts[i].keep, parts[i].have - parts[i].keep);
+        if (parts[i].keep < parts[i].have)
+            os_release((char *)parts[i].array + parts[i].keep, parts[i].have - parts[i].keep);
 }
 
 void region_trim(size_t keep_bytes) {
@@ -150,19 +154,22 @@ void region_trim(size_t keep_bytes) {
 }
 
 struct region *region_of(const void *address) {
-    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+    for (struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         if ((uintptr_t)address - region->base < region_top(region)) return region;
     return NULL;
 }
 
 bool region_has_reserved(const void *address) {
-    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+    for (struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         if ((uintptr_t)address - region->base < region->size_bytes) return true;
     return false;
 }
 
 struct region *region_of_span(const struct span *span) {
     struct region *region = &region_main;
-    while ((uintptr_t)span - (uintptr_t)region->spans >= region->size_bytes / (SLICE_BYTES / sizeof *span)) region = region->next;
+    while ((uintptr_t)span - (uintptr_t)region->spans >= region->size_bytes / (SLICE_BYTES / sizeof *span))
+        region = region->next;
     return region;
 }

@@ -15,10 +15,10 @@
 
 /* What the run allocator knows about 2 MiB: a bit per slice. Guarded by the run lock. */
 struct chunk {
-    uint32_t free;           /* slices that nobody uses */
-    _Atomic uint32_t dirty;  /* touched since they were mapped or purged; kept for slices in use, so that calloc knows */
-    uint32_t purging;        /* being given back: neither free nor in use */
-    uint32_t bin;            /* where bins.h has it; CHUNK_NO_BIN when no slice is free */
+    uint32_t free;          /* slices that nobody uses */
+    _Atomic uint32_t dirty; /* touched since they were mapped or purged; kept for slices in use, so that calloc knows */
+    uint32_t purging;       /* being given back: neither free nor in use */
+    uint32_t bin;           /* where bins.h has it; CHUNK_NO_BIN when no slice is free */
 };
 #define CHUNK_NO_BIN UINT32_MAX
 
@@ -54,9 +54,7 @@ tide_hidden struct region *region_of(const void *address);
 tide_hidden bool region_has_reserved(const void *address);
 tide_hidden struct region *region_of_span(const struct span *span);
 
-tide_inline size_t region_top(const struct region *region) {
-    return load_relaxed(&region->top_bytes);
-}
+tide_inline size_t region_top(const struct region *region) { return load_relaxed(&region->top_bytes); }
 
 /* The descriptor of the slice that holds `address`. */
 tide_inline struct span *region_span(const struct region *region, const void *address) {

@@ -21,7 +21,9 @@ static bool range_next(struct range *range) {
     return true;
 }
 
-static uint32_t chunk_dirty(const struct chunk *chunk) { return atomic_load_explicit(&chunk->dirty, memory_order_relaxed); }
+static uint32_t chunk_dirty(const struct chunk *chunk) {
+    return atomic_load_explicit(&chunk->dirty, memory_order_relaxed);
+}
 
 static void chunk_set_dirty(struct chunk *chunk, uint32_t dirty) {
     atomic_store_explicit(&chunk->dirty, dirty, memory_order_relaxed);
@@ -144,7 +146,8 @@ static size_t region_find(struct region *region, size_t slices, size_t alignment
     if (!grow) return NO_SLICE;
     for (;;) {
         size_t end = start + slices, top = region_top(region) / SLICE_BYTES;
-        if (end <= region->size_bytes / SLICE_BYTES && (end <= top || region_grow(region, (end - top + CHUNK_SLICES - 1) / CHUNK_SLICES)))
+        if (end <= region->size_bytes / SLICE_BYTES &&
+            (end <= top || region_grow(region, (end - top + CHUNK_SLICES - 1) / CHUNK_SLICES)))
             return start;
         if (preferred == alignment) return NO_SLICE;
         preferred = alignment;
@@ -241,7 +244,8 @@ bool run_extend(struct span *head, size_t slices, size_t more) {
     os_lock_take(&run_lock);
     if (more <= region->size_bytes / SLICE_BYTES && (end + more) * SLICE_BYTES > region_top(region))
         missing = (end + more + CHUNK_SLICES - 1) / CHUNK_SLICES - region_top(region) / CHUNK_BYTES;
-    if (missing == 0 || (range_is_free(region, end, region_top(region) / SLICE_BYTES - end) && region_grow(region, missing)))
+    if (missing == 0 ||
+        (range_is_free(region, end, region_top(region) / SLICE_BYTES - end) && region_grow(region, missing)))
         done = range_is_free(region, end, more);
     if (done) range_take(region, end, more);
     os_lock_drop(&run_lock);
@@ -263,7 +267,9 @@ static bool slice_has(const struct span *span, size_t index, bool (*test)(const 
 }
 
 static bool test_dirty(const struct chunk *chunk, uint32_t bit) { return (chunk_dirty(chunk) & bit) != 0; }
-static bool test_was_used(const struct chunk *chunk, uint32_t bit) { return (chunk->free & chunk_dirty(chunk) & bit) != 0; }
+static bool test_was_used(const struct chunk *chunk, uint32_t bit) {
+    return (chunk->free & chunk_dirty(chunk) & bit) != 0;
+}
 
 bool run_slice_is_dirty(const struct span *head, size_t index) { return slice_has(head, index, test_dirty); }
 
@@ -376,7 +382,8 @@ static bool region_validate(const struct region *region) {
             if (chunk->bin != CHUNK_NO_BIN) return false;
             continue;
         }
-        if (chunk->bin != bins_index(bits_longest_run(chunk->free), (chunk->free & chunk_dirty(chunk)) != 0)) return false;
+        if (chunk->bin != bins_index(bits_longest_run(chunk->free), (chunk->free & chunk_dirty(chunk)) != 0))
+            return false;
         if ((*bins_word(&region->bins, i / 64, chunk->bin) >> (i % 64) & 1) == 0) return false;
         count[chunk->bin]++;
     }

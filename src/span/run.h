@@ -51,11 +51,11 @@ tide_hidden bool run_was_used(const struct span *span);
 tide_hidden size_t run_purge(size_t *kept_bytes);
 
 struct run_totals {
-    size_t dirty_bytes;     /* free and dirty */
+    size_t dirty_bytes; /* free and dirty */
     size_t committed_bytes;
     size_t reserved_bytes;
     size_t metadata_bytes;
-    size_t returned_bytes;  /* purged since the start */
+    size_t returned_bytes; /* purged since the start */
 };
 tide_hidden void run_totals(struct run_totals *totals);
 

@@ -32,9 +32,9 @@ enum span_kind {
 enum span_flag {
     SPAN_CURRENT = 1,
     SPAN_LISTED = 2,
-    SPAN_CLEAN = 4, /* blocks behind `limit` were never touched and read as zero (mid) */
+    SPAN_CLEAN = 4,  /* blocks behind `limit` were never touched and read as zero (mid) */
     SPAN_GROWN = 16, /* large: was made by growing another block */
-    SPAN_MOVED = 8, /* large: the mapping cannot merge with its neighbours until it is renewed */
+    SPAN_MOVED = 8,  /* large: the mapping cannot merge with its neighbours until it is renewed */
 };
 
 #define MID_WORDS 3 /* a mid span has at most 192 blocks */
@@ -44,15 +44,16 @@ struct heap;
 struct span {
     /* The heap whose hot path may use this span: NULL for a full span; for a mid span the heap's address + 1. */
     _Atomic(struct heap *) owner;
-    uint32_t used;     /* blocks not free, + 1 while current, so that a current span never empties on the hot path */
-    uint32_t inverse;  /* 2^32 / size, rounded up: tests for multiples of the block size without a division */
-    _Atomic uint32_t limit; /* tiny: bytes of the span that blocks were made of so far; mid: blocks from here on were never handed out */
+    uint32_t used;    /* blocks not free, + 1 while current, so that a current span never empties on the hot path */
+    uint32_t inverse; /* 2^32 / size, rounded up: tests for multiples of the block size without a division */
+    _Atomic uint32_t
+        limit; /* tiny: bytes of the span that blocks were made of so far; mid: blocks from here on were never handed out */
     uint16_t capacity; /* blocks in the span */
     uint16_t carved;   /* blocks made so far, from the front; what lies behind was not touched */
     uint8_t kind;
     uint8_t class;
     uint8_t flags;
-    uint8_t word;             /* mid: no word of `free_mask` below this one has a free block */
+    uint8_t word; /* mid: no word of `free_mask` below this one has a free block */
     union {
         uint32_t block_bytes;      /* tiny, mid, emergency */
         uint32_t slices_from_head; /* inner */
@@ -61,10 +62,11 @@ struct span {
         struct block *free; /* tiny */
         struct {            /* mid */
             char *start;    /* of block 0 */
-            _Atomic uint64_t free_mask[MID_WORDS]; /* a one is a free block; any thread may look at the bit of a block that it holds */
+            _Atomic uint64_t free_mask
+                [MID_WORDS]; /* a one is a free block; any thread may look at the bit of a block that it holds */
         };
-        struct {            /* large */
-            size_t bytes;   /* usable */
+        struct {          /* large */
+            size_t bytes; /* usable */
             size_t slices;
         } large;
     };

@@ -38,7 +38,7 @@ tide_inline size_t class_bytes(unsigned class) {
 static inline unsigned class_of_aligned(size_t size, size_t alignment) {
     if (size > MID_MAX_BYTES || alignment > MID_MAX_BYTES) return CLASSES;
     unsigned class = class_of_size(size_round_up(size_max(size, 1), alignment));
-    while (class < CLASSES && class_bytes(class) % alignment != 0) class++;
+    while (class < CLASSES && class_bytes(class) % alignment != 0) class ++;
     return class;
 }
 

@@ -25,13 +25,16 @@ static void large_clear(struct span *head, size_t bytes) {
     for (size_t i = 0; i < slices; i++) dirty += run_slice_is_dirty(head, i);
     if (dirty * SLICE_BYTES >= PURGE_TO_CLEAR_BYTES && os_purge(start, bytes) == 0) return;
     for (size_t i = 0; i < slices && dirty > 0; i++)
-        if (run_slice_is_dirty(head, i)) memset(start + i * SLICE_BYTES, 0, size_min(SLICE_BYTES, bytes - i * SLICE_BYTES));
+        if (run_slice_is_dirty(head, i))
+            memset(start + i * SLICE_BYTES, 0, size_min(SLICE_BYTES, bytes - i * SLICE_BYTES));
 }
 
 void *large_take(size_t size, size_t alignment, enum large_wish wish) {
     if (!round_to_pages(&size)) return NULL;
     size_t slices = slices_of(size);
-    struct span *head = wish == LARGE_GROWN_AGAIN ? run_take_roomy(slices) : run_take(slices, alignment > SLICE_BYTES ? alignment >> SLICE_SHIFT : 1);
+    struct span *head = wish == LARGE_GROWN_AGAIN
+                            ? run_take_roomy(slices)
+                            : run_take(slices, alignment > SLICE_BYTES ? alignment >> SLICE_SHIFT : 1);
     if (head == NULL) return NULL;
     if (wish == LARGE_ZERO) large_clear(head, size);
     if (wish >= LARGE_GROWN) head->flags |= SPAN_GROWN;
@@ -80,12 +83,14 @@ static void *large_move(struct span *head, size_t size) {
     if (target == NULL) return NULL;
     size_t slices = head->large.slices;
     char *to = span_start(target);
-    bool moved = move_pages(span_start(head), to, slices * SLICE_BYTES); /* with what an earlier block left behind the last byte */
+    bool moved = move_pages(span_start(head), to,
+                            slices * SLICE_BYTES); /* with what an earlier block left behind the last byte */
     target->large.bytes = size;
     target->large.slices = slices_of(size);
     target->flags |= SPAN_MOVED | SPAN_GROWN;
     __atomic_store_n(&target->kind, SPAN_LARGE, __ATOMIC_RELEASE);
-    if (large_claim(head)) run_release(head, slices, large_renew(head, 0) == RUN_CLEAN || moved ? RUN_CLEAN : RUN_DIRTY);
+    if (large_claim(head))
+        run_release(head, slices, large_renew(head, 0) == RUN_CLEAN || moved ? RUN_CLEAN : RUN_DIRTY);
     return to;
 }
 

@@ -12,7 +12,7 @@ void mid_init(struct span *head, unsigned class) {
     head->inverse = UINT32_MAX / (bytes >> MID_UNIT_SHIFT) + 1;
     head->capacity = (uint16_t)size_min(slices * SLICE_BYTES / bytes, MID_WORDS * 64);
     head->start = span_start(head);
-    head->class = (uint8_t)class;
+    head->class = (uint8_t) class;
     bool clean = true;
     for (uint32_t i = 0; i < slices; i++) clean = clean && !run_slice_is_dirty(head, i);
     if (clean) head->flags |= SPAN_CLEAN;
@@ -28,7 +28,8 @@ bool mid_carve(struct span *head) {
     uint32_t count = (uint32_t)size_max(CARVE_BYTES / head->block_bytes, 1);
     uint32_t end = (uint32_t)size_min(head->carved + count, head->capacity);
     head->word = (uint8_t)(head->carved / 64);
-    for (uint32_t i = head->carved; i < end; i++) mid_mask_set(head, i / 64, mid_mask(head, i / 64) | (uint64_t)1 << (i % 64));
+    for (uint32_t i = head->carved; i < end; i++)
+        mid_mask_set(head, i / 64, mid_mask(head, i / 64) | (uint64_t)1 << (i % 64));
     head->carved = (uint16_t)end;
     return true;
 }

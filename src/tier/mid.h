@@ -21,7 +21,9 @@
 #define MID_NO_BLOCK UINT32_MAX
 
 /* A key as in tiny.h, for blocks on their way back to their owner; one more, so that it never equals what a tiny span left there. */
-tide_inline uintptr_t mid_key(const struct span *head, const void *block) { return (uintptr_t)head + (uintptr_t)block + 1; }
+tide_inline uintptr_t mid_key(const struct span *head, const void *block) {
+    return (uintptr_t)head + (uintptr_t)block + 1;
+}
 
 tide_inline size_t mid_slices(unsigned class) { return class_bytes(class) <= 8 * KIB ? 4 : 8; }
 
@@ -29,7 +31,9 @@ tide_inline size_t mid_slices(unsigned class) { return class_bytes(class) <= 8 *
 tide_inline struct heap *mid_owner(struct heap *heap) { return (struct heap *)((uintptr_t)heap + 1); }
 
 /* The head of a mid span from the descriptor of any of its slices. */
-tide_inline struct span *mid_head(struct span *span) { return span - (span->kind == SPAN_INNER ? span->slices_from_head : 0); }
+tide_inline struct span *mid_head(struct span *span) {
+    return span - (span->kind == SPAN_INNER ? span->slices_from_head : 0);
+}
 
 /* The number of the block that starts at `address`; MID_NO_BLOCK: none that was ever handed out does. */
 tide_inline uint32_t mid_index(const struct span *head, const void *address) {
@@ -51,7 +55,9 @@ tide_inline void mid_mask_set(struct span *head, uint32_t word, uint64_t mask) {
 }
 
 /* Any thread may ask this of a block that it holds. */
-tide_inline bool mid_is_free(const struct span *head, uint32_t index) { return (mid_mask(head, index / 64) >> (index % 64) & 1) != 0; }
+tide_inline bool mid_is_free(const struct span *head, uint32_t index) {
+    return (mid_mask(head, index / 64) >> (index % 64) & 1) != 0;
+}
 
 /* Whether a block is free; brings `word` to its place. */
 tide_inline bool mid_ready(struct span *head) {

@@ -13,7 +13,7 @@ void tiny_init(struct span *span, unsigned class) {
     span->block_bytes = bytes;
     span->inverse = UINT32_MAX / bytes + 1;
     span->capacity = (uint16_t)(SLICE_BYTES / bytes);
-    span->class = (uint8_t)class;
+    span->class = (uint8_t) class;
     span->kind = SPAN_TINY;
 }
 

@@ -22,7 +22,9 @@ struct block {
     uintptr_t key;
 };
 
-tide_inline uintptr_t tiny_key(const struct span *span, const void *block) { return (uintptr_t)span + (uintptr_t)block; }
+tide_inline uintptr_t tiny_key(const struct span *span, const void *block) {
+    return (uintptr_t)span + (uintptr_t)block;
+}
 
 /* Whether an offset into the span is the start of a carved block. n is a multiple of d exactly when n * ceil(2^32 / d) mod 2^32 is below
  * ceil(2^32 / d) (Lemire, Kaser, Kurz 2019, "Faster remainder by direct computation"). */
