@@ -42,10 +42,10 @@ suite() {
 wrap=()
 suite release build -LE slow
 suite debug build/debug -LE 'slow|programs'
-suite asan build/asan -L asan
+suite asan build/asan -L asan -LE slow
 # ThreadSanitizer of clang 14 knows the usual address layout only, not one with more random bits.
 if setarch -R true 2>/dev/null; then wrap=(setarch -R); fi
-suite tsan build/tsan -L tsan
+suite tsan build/tsan -L tsan -LE slow
 
 echo
 [ "$skipped" = 0 ] || echo "$skipped tests were skipped: see above why"
