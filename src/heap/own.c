@@ -7,9 +7,8 @@
  * twice its size, without a miss. Only when it has missed this often while borrowing, that is, when it keeps pages full of blocks alive, it gets
  * its own. So a class of which few blocks live at a time never costs a page. */
 #define BORROW_MISSES 2u
-/* How a span is chosen among those that wait. */
+/* Among how many of the spans that wait one is chosen. */
 #define LISTED_LOOKS 8
-#define WORTHWHILE_DIVISOR 16u
 
 struct span span_none;
 
@@ -183,39 +182,36 @@ static unsigned heap_server(struct heap *heap, unsigned class) {
     return class;
 }
 
-/* Of the listed spans that have waited longest, and so have had most time to gather free blocks, the fullest: the others may empty. Spans with
- * less than a sixteenth of free blocks are not worth the change. NULL: none. */
-static struct span *listed_best(const struct heap *heap, unsigned class) {
+/* Of the mid spans that have waited longest, and so have had most time to gather free blocks, the fullest: the others may empty. NULL: none has a
+ * free block. */
+static struct span *listed_fullest(const struct heap *heap, unsigned class) {
     struct span *best = NULL;
     uint32_t least = UINT32_MAX;
     int looks = LISTED_LOOKS;
     for (struct span *span = heap->listed[class].first; span != NULL && looks-- > 0; span = span->next) {
         uint32_t count = span->carved - span->used; /* a listed span is not current */
-        if (count < span->carved / WORTHWHILE_DIVISOR || count >= least || !span_has_free(span)) continue;
+        if (count >= least || !span_has_free(span)) continue;
         best = span;
         least = count;
     }
     return best;
 }
 
-/* Make a span with a free block current. Memory that was touched before comes first: free blocks of the current span, of listed spans; then what
- * the current span can carve; then whatever is left. */
+/* Make a span with a free block current. The tiny tier carves what the current span still has and goes on with the span that has waited longest:
+ * few misses, and at most a span's pages more. In the mid tier, where a block is a page or so, used blocks of any span come first. */
 static struct span *heap_refill(struct heap *heap, unsigned class) {
     counter_add(&heap->refill_count, 1);
     heap_drain(heap);
     struct span *span = heap->current[class];
-    struct span *best = NULL;
+    if (span != &span_none && span_has_free(span)) return span;
+    struct span *best = class < TINY_CLASSES ? NULL : listed_fullest(heap, class);
     if (span != &span_none) {
-        if (span_has_free(span)) return span;
-        best = listed_best(heap, class);
         if (best == NULL && span_carve(span)) return span;
         span_from_current(heap, span);
         if (span_has_room(span))
             span_to_listed(heap, span);
         else
             span_set_owner(span, NULL);
-    } else {
-        best = listed_best(heap, class);
     }
     if (best == NULL) best = heap->listed[class].first;
     if (best == NULL) best = span_fresh(heap, class);

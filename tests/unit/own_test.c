@@ -171,24 +171,37 @@ static void test_every_class(void **state) {
     assert_true(unit_is_zero(region_main.spans, region_top(&region_main) / SLICE_BYTES * sizeof(struct span)));
 }
 
-/* What was used before is used again before untouched memory is. */
-static void test_refill_prefers_used_memory(void **state) {
-    (void)state;
+/* Blocks of a mid span that were used before are used again before untouched ones are; a tiny span is carved to its end first, and then no new span
+ * is opened while an older one has room. */
+static void refill_order(size_t size) {
     start();
-    size_t size = 256; /* 2 KiB of it ends borrowing at once: no larger class is open */
     size_t count = fill(&a, size, blocks[0]);
     fill(&a, size, blocks[1]);
     blocks[2][0] = take(&a, size);
     struct span *current = span_of(blocks[2][0]);
     for (size_t i = 0; i < count / 2; i++) put(&a, blocks[0][i]);
+    size_t rest = size <= TINY_MAX_BYTES ? current->capacity - 1u : 0;
     size_t resident = fake_resident_bytes((void *)region_main.base, region_top(&region_main));
+    size_t allowed = rest != 0 ? SLICE_BYTES : 0;
     size_t refills = a.refill_count;
-    for (size_t i = 0; i < count / 2 + 10; i++) assert_true(span_of(take(&a, size)) != NULL);
+    for (size_t i = 0; i < rest + count / 2; i++) {
+        struct span *span = span_of(take(&a, size));
+        assert_true(span == current || span == span_of(blocks[0][0]));
+    }
     assert_true(a.refill_count > refills);
-    assert_true(fake_resident_bytes((void *)region_main.base, region_top(&region_main)) <= resident);
+    assert_true(fake_resident_bytes((void *)region_main.base, region_top(&region_main)) <= resident + allowed);
     assert_true(span_of(blocks[0][0])->used >= count / 2 + 1);
     assert_true(current->heap == &a);
     validate();
+}
+
+static void test_refill_order_tiny(void **state) {
+    (void)state;
+    refill_order(256);
+}
+static void test_refill_order_mid(void **state) {
+    (void)state;
+    refill_order(3000);
 }
 
 /* --- borrowing ------------------------------------------------------------------------------------------------------ */
@@ -446,7 +459,8 @@ int main(void) {
         cmocka_unit_test(test_states_tiny),
         cmocka_unit_test(test_states_mid),
         cmocka_unit_test(test_every_class),
-        cmocka_unit_test(test_refill_prefers_used_memory),
+        cmocka_unit_test(test_refill_order_tiny),
+        cmocka_unit_test(test_refill_order_mid),
         cmocka_unit_test(test_borrow),
         cmocka_unit_test(test_borrow_from_a_class_that_closes),
         cmocka_unit_test(test_own_blocks_when_there_is_no_memory),
