@@ -216,25 +216,20 @@ struct span *run_take_roomy(size_t slices) {
     return head != NULL ? head : run_take(slices, 1);
 }
 
-void run_release(struct span *head, size_t slices, enum run_state state) {
+/* Give a run back; its first `marked` slices are in `state` now. */
+static void release(struct span *head, size_t slices, size_t marked, enum run_state state) {
     struct region *region = region_of_span(head);
     size_t first = region_slice(region, head);
     os_lock_take(&run_lock);
     memset((void *)head, 0, sizeof *head);
-    range_mark(region, first, slices, state);
+    range_mark(region, first, marked, state);
     range_release(region, first, slices);
     os_lock_drop(&run_lock);
 }
 
-void run_release_front(struct span *head, size_t slices, size_t touched) {
-    struct region *region = region_of_span(head);
-    size_t first = region_slice(region, head);
-    os_lock_take(&run_lock);
-    memset((void *)head, 0, sizeof *head);
-    range_mark(region, first, touched, RUN_DIRTY);
-    range_release(region, first, slices);
-    os_lock_drop(&run_lock);
-}
+void run_release(struct span *head, size_t slices, enum run_state state) { release(head, slices, slices, state); }
+
+void run_release_front(struct span *head, size_t slices, size_t touched) { release(head, slices, touched, RUN_DIRTY); }
 
 bool run_extend(struct span *head, size_t slices, size_t more) {
     struct region *region = region_of_span(head);
