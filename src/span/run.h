@@ -10,9 +10,9 @@
  * clean: reads as zero, not resident. dirty: resident perhaps, reused first. purging: being given back, belongs to nobody
  * else meanwhile, so no lock is held during the system call.
  *
- * Placement: runs of up to 2 MiB come from the chunk whose longest free run fits best (so chunks fill up before others are
- * opened), dirty ones first, lowest address first. Longer runs start on a chunk boundary. Thread-safe; all functions take the run
- * lock themselves.
+ * Placement: runs of up to 1 MiB come from the chunk whose longest free run fits best (so chunks fill up before others are opened), dirty ones
+ * first, lowest address first. Longer runs take the lowest place where they fit, across chunks; from 16 MiB on at a chunk's boundary, if that
+ * costs no refusal. Thread-safe; all functions take the run lock themselves.
  */
 #ifndef TIDE_SPAN_RUN_H
 #define TIDE_SPAN_RUN_H

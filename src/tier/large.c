@@ -4,10 +4,11 @@
 #include "span/run.h"
 #include "tier/classes.h"
 
-/* Below this a copy by warm memcpy is faster than moving page tables (DESIGN.md has the figures). */
+/* Below this a warm copy is faster than moving page tables, by the first design's measurements. docs/DESIGN.md, "Growing by
+ * realloc", has the peaks by this threshold. */
 #define MOVE_MIN_BYTES (256 * KIB)
 /* Of so much used memory the most is not resident or will not be touched soon: give it back instead of writing zeros. Below, zeros are twice as
- * fast, even for tables of which only a few pages are touched (benchmark calloc-mix: 0.43 of the time, at 3 times the memory). */
+ * fast, even for tables of which only a few pages are touched (benchmark calloc-mix: 0.44 of the time, at 3 times the memory). */
 #define PURGE_TO_CLEAR_BYTES (32 * MIB)
 
 static size_t slices_of(size_t bytes) { return (bytes + SLICE_BYTES - 1) >> SLICE_SHIFT; }
