@@ -20,12 +20,15 @@ extern "C" {
 typedef struct tide_flush_report {
     size_t returned_bytes; /* resident before, given back to the operating system now */
     size_t kept_bytes;     /* empty memory that could not be given back (locked pages, a failing system call) */
-    size_t pinned_bytes;   /* free blocks on pages or in spans that still hold a live block */
-    size_t missed_bytes;   /* empty memory inside the caches of other threads, which this call does not reach */
+    size_t pinned_bytes;   /* free blocks on resident pages that hold a live block, too */
+    size_t missed_bytes;   /* empty memory in the caches of threads that were inside an operation at every try, or, where the
+                              kernel has no membarrier, of all other threads */
 } tide_flush_report;
 
-/* Give the empty memory of one tier back to the operating system now: the calling thread's own cache, and all that threads
- * share (spans that became empty are shared, whatever tier they served). `report` may be NULL. Returns the bytes given back. Cost: about 0.3 us per 4 KiB page given back.
+/* Give the empty memory of one tier back to the operating system now: the caches of all threads, sleeping ones too, what was freed into
+ * them by others, the empty pages between live blocks, and all that threads share (spans that became empty are shared, whatever tier
+ * they served). `report` may be NULL. Returns the bytes that were resident and are given back. Other threads go on: one that wants its cache back
+ * waits for microseconds. Cost: about 0.3 us per 4 KiB page given back, and a membarrier for each of at most three tries.
  *   tiny magazine: blocks up to 1 KiB; mid pool: above, up to 32 KiB; large pool: above 32 KiB and all empty spans. */
 size_t tide_tiny_magazine_flush_all(tide_flush_report *report);
 size_t tide_mid_pool_flush(tide_flush_report *report);
@@ -35,8 +38,15 @@ size_t tide_pool_flush_all(tide_flush_report *report);
 /* All three tiers. `malloc_trim(0)` does the same. */
 size_t tide_release_all_caches(tide_flush_report *report);
 
+/* For programs that want no thread but their own (TIDE_KEEPER=off): do what the keeper's thread would do now. Call it while the program has nothing
+ * else to do, for instance in an event loop; from one thread or several. Returns the nanoseconds after which the next call is useful, UINT64_MAX: not
+ * before the program allocates or frees again. With a keeper, or inside an allocation (a signal handler), it does nothing and returns UINT64_MAX. */
+uint64_t tide_tick(void);
+
 /* Statistics of the whole process, in bytes unless the name says otherwise. */
-#define TIDE_STATS_VERSION 1
+#define TIDE_STATS_VERSION 2
+/* What a pool's capacity follows: how fast memory is taken from it. */
+enum tide_pool_state { TIDE_POOL_MEMORY, TIDE_POOL_BALANCED, TIDE_POOL_PERFORMANCE };
 typedef struct tide_stats {
     uint32_t version;         /* TIDE_STATS_VERSION of the library that filled it */
     uint32_t size;            /* bytes filled, never more than the caller's struct */
@@ -56,6 +66,26 @@ typedef struct tide_stats {
     uint64_t nested_count;      /* operations that interrupted another one of the same thread (signal handlers) */
     uint64_t heap_count;        /* heaps ever made; they are reused by later threads */
     uint64_t thread_count;      /* threads bound to a heap now */
+    /* Version 2: the keeper. Counted since the start, unless it says "now". */
+    uint64_t keeper_running;      /* now: 1 while the keeper's thread exists */
+    uint64_t keeper_wakeup_count; /* times its thread has slept */
+    uint64_t keeper_cpu_ns;       /* of its thread */
+    uint64_t flush_count;         /* quiet spells in which everything was given back */
+    uint64_t hold_count;          /* quiet spells in which something was held, for a burst that was expected */
+    uint64_t hold_hit_count;      /* of them, those in which it came in time */
+    uint64_t hold_miss_count;     /* and those in which it did not */
+    uint64_t trim_count;          /* shrinks while the program was busy */
+    uint64_t pressure_count;      /* answers to memory pressure */
+    uint64_t refault_bytes;       /* regret: given back, and taken again by the next burst */
+    uint64_t patience_ns;         /* now: how long a quiet spell is waited out */
+    uint64_t claim_possible;      /* now: 1 if sleeping threads' caches can be emptied (membarrier works) */
+    uint64_t claim_mark_count;    /* rounds of marking all threads */
+    uint64_t claim_wake_count;    /* threads that came back to their heap */
+    uint64_t claim_wait_count;    /* of them, those that had to wait for it */
+    uint64_t claim_wait_p99_ns;   /* 99 of 100 of those that came back waited no longer (within a factor of 2) */
+    uint64_t claim_wait_max_ns;   /* the longest wait */
+    uint64_t tiny_state, mid_state, large_state;                /* now: enum tide_pool_state */
+    uint64_t tiny_rate_bytes, mid_rate_bytes, large_rate_bytes; /* now: taken from the page runs per 100 ms, smoothed */
 } tide_stats;
 
 /* Fill `stats`, a struct of `size` bytes. Returns 0, or EINVAL when stats is NULL or size is too small to hold version and

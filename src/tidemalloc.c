@@ -17,20 +17,31 @@
 #include "tier/mid.c"
 #include "tier/tiny.c"
 
+#include "heap/bell.c"
 #include "heap/block.c"
 #include "heap/census.c"
+#include "heap/claim.c"
 #include "heap/emergency.c"
 #include "heap/fork.c"
 #include "heap/heap.c"
 #include "heap/own.c"
+#include "heap/punch.c"
 #include "heap/remote.c"
 #include "heap/thread.c"
 #include "heap/whole.c"
 
+#include "keeper/keeper.c"
+#include "keeper/life.c"
+#include "keeper/note.c"
+#include "keeper/policy.c"
+#include "keeper/pressure.c"
+
 #ifndef TIDE_ARCHIVE /* there it is an object of its own */
 #include "api/cxx.c"
 #endif
+#include "api/alone.c"
 #include "api/flush.c"
 #include "api/limits.c"
 #include "api/malloc.c"
 #include "api/stats.c"
+#include "api/tick.c"

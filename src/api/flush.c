@@ -6,25 +6,42 @@
 
 #include "api/public.h"
 #include "heap/census.h"
+#include "heap/claim.h"
 #include "heap/own.h"
 #include "heap/thread.h"
 #include "tidemalloc.h"
 
 enum flush_part { FLUSH_TINY = 1, FLUSH_MID = 2, FLUSH_LARGE = 4, FLUSH_ALL = 7 };
 
-/* Spans of the caller's heap and of heaps without a thread become runs; runs go back to the system. */
+/* What threads inside an operation keep is tried again so often, with a pause of FLUSH_NAP_NS: operations take less, unless they have lost their
+ * processor. */
+#define FLUSH_TRIES 3
+#define FLUSH_NAP_NS 50000u
+
+/* Empty spans of all heaps become runs, and the empty pages of the others go back. */
+static size_t flush_heaps(unsigned tiers) {
+    struct claim_sweep sweep = {.tiers = tiers, .punch_before_ns = UINT64_MAX};
+    struct heap *self = heap_own();
+    if (!claim_begin()) return 0;
+    for (unsigned tries = 0; tries < FLUSH_TRIES; tries++) {
+        struct claim_survey survey = claim_mark(os_now_ns());
+        if (tries == 0 || survey.possible) claim_sweep(&sweep);
+        if (survey.busy == 0 || !survey.possible) break;
+        os_sleep_ns(FLUSH_NAP_NS);
+    }
+    heap_step_back();
+    if (self != NULL) claim_sweep_own(&sweep, self);
+    os_lock_drop(&claim_lock);
+    return sweep.returned_bytes;
+}
+
 static size_t flush_now(unsigned parts, size_t *kept_bytes) {
     if (!heap_try_enter()) return 0; /* inside another operation: nothing may be touched */
-    struct heap *heap = heap_own();
-    enum tier_mask tiers = (enum tier_mask)(parts & (FLUSH_TINY | FLUSH_MID));
-    if (tiers != 0) {
-        heap_finish_all();
-        if (heap != NULL) heap_flush(heap, tiers);
-        os_lock_take(&heap_shared.lock);
-        heap_flush(&heap_shared, tiers);
-        os_lock_drop(&heap_shared.lock);
-    }
-    size_t returned = run_purge(kept_bytes);
+    size_t returned = 0;
+    if ((parts & (FLUSH_TINY | FLUSH_MID)) != 0) returned += flush_heaps(parts & (FLUSH_TINY | FLUSH_MID));
+    heap_step_aside();
+    returned += run_purge(kept_bytes);
+    heap_step_back();
     heap_quit();
     return returned;
 }

@@ -9,8 +9,48 @@
 #include "api/public.h"
 #include "base/format.h"
 #include "heap/census.h"
+#include "heap/claim.h"
+#include "keeper/keeper.h"
+#include "keeper/life.h"
 #include "os/options.h"
 #include "tidemalloc.h"
+
+static uint64_t figure(const _Atomic uint64_t *figure) { return atomic_load_explicit(figure, memory_order_relaxed); }
+
+/* The upper end of the bucket that holds the 99th of 100 wakes; most of them wait for nothing. */
+static void stats_fill_waits(struct tide_stats *stats) {
+    uint64_t wakes = figure(&claim_waits.wakes), longer = 0;
+    unsigned bucket = CLAIM_WAIT_BUCKETS;
+    while (bucket > 0 && longer <= wakes / 100) longer += figure(&claim_waits.waits[--bucket]);
+    stats->claim_wake_count = wakes;
+    for (unsigned i = 0; i < CLAIM_WAIT_BUCKETS; i++) stats->claim_wait_count += figure(&claim_waits.waits[i]);
+    stats->claim_wait_p99_ns = longer <= wakes / 100 ? 0 : (UINT64_C(1) << bucket) - 1;
+    stats->claim_wait_max_ns = figure(&claim_waits.longest_ns);
+}
+
+static void stats_fill_keeper(struct tide_stats *stats) {
+    const struct keeper_figures *seen = &keeper_figures;
+    stats->keeper_running = atomic_load_explicit(&seen->runs, memory_order_relaxed);
+    stats->keeper_wakeup_count = figure(&seen->wakeups);
+    stats->keeper_cpu_ns = figure(&seen->cpu_ns);
+    stats->flush_count = figure(&seen->flushes);
+    stats->hold_count = figure(&seen->holds);
+    stats->hold_hit_count = figure(&seen->hold_hits);
+    stats->hold_miss_count = figure(&seen->hold_misses);
+    stats->trim_count = figure(&seen->trims);
+    stats->pressure_count = figure(&seen->pressed);
+    stats->refault_bytes = figure(&seen->regret_bytes);
+    stats->patience_ns = figure(&seen->patience_ns);
+    stats->claim_possible = atomic_load_explicit(&seen->claims_possible, memory_order_relaxed);
+    stats->claim_mark_count = figure(&seen->marks);
+    stats_fill_waits(stats);
+    uint64_t *const states[TIER_COUNT] = {&stats->tiny_state, &stats->mid_state, &stats->large_state};
+    uint64_t *const rates[TIER_COUNT] = {&stats->tiny_rate_bytes, &stats->mid_rate_bytes, &stats->large_rate_bytes};
+    for (unsigned tier = 0; tier < TIER_COUNT; tier++) {
+        *states[tier] = figure(&seen->pool_states[tier]);
+        *rates[tier] = figure(&seen->pool_rates[tier]);
+    }
+}
 
 static void stats_fill(struct tide_stats *stats) {
     struct census census;
@@ -36,6 +76,7 @@ static void stats_fill(struct tide_stats *stats) {
         .heap_count = census.heap_count,
         .thread_count = census.bound_count,
     };
+    stats_fill_keeper(stats);
 }
 
 PUBLIC int tide_stats_get(tide_stats *stats, size_t size) {
@@ -132,6 +173,13 @@ static void print_stats(void) {
     print_number("nested operations", stats.nested_count);
     print_number("heaps", stats.heap_count);
     print_number("threads", stats.thread_count);
+    print_number("keeper wake-ups", stats.keeper_wakeup_count);
+    print_number("keeper CPU us", stats.keeper_cpu_ns / 1000);
+    print_number("flushes", stats.flush_count);
+    print_number("holds", stats.hold_count);
+    print_number("  in time", stats.hold_hit_count);
+    print_number("trims", stats.trim_count);
+    print_number("regretted bytes", stats.refault_bytes);
 }
 
 PUBLIC void STANDARD(malloc_stats)(void) { print_stats(); }
@@ -143,13 +191,18 @@ PUBLIC int STANDARD(mallopt)(int parameter, int value) {
     return 1;
 }
 
-PUBLIC int tide_set(const char *name, const char *value) { return options_set(name, value); }
+PUBLIC int tide_set(const char *name, const char *value) {
+    int error = options_set(name, value);
+    if (error == 0) life_option_set();
+    return error;
+}
 PUBLIC int tide_get(const char *name, char *value, size_t size) { return options_get(name, value, size); }
 
 /* libc's start-up may come after the first allocation: then the environment is read here. */
 __attribute__((constructor)) static void stats_begin(void) {
     if (os_page_bytes == 0) os_init();
     options_load();
+    life_begin();
 }
 
 __attribute__((destructor)) static void stats_end(void) {

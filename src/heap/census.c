@@ -12,6 +12,15 @@
 #define CENSUS_RACY
 #endif
 
+/* What was given back from under the live blocks of a span. */
+CENSUS_RACY static size_t punched_bytes(const struct span *span) {
+    if (span->kind == SPAN_TINY)
+        return bits_count(atomic_load_explicit(&span->punched, memory_order_relaxed)) * os_page_bytes;
+    uint64_t pages[MID_PAGE_WORDS];
+    if ((span->flags & SPAN_PUNCHED) == 0 || !mid_punch(span, pages)) return 0;
+    return (bits_count(pages[0]) + bits_count(pages[1])) * os_page_bytes;
+}
+
 /* The blocks of a tiny or mid span. */
 CENSUS_RACY static void count_blocks(struct census *census, const struct span *span, const struct heap *own) {
     enum tier_index tier = span->kind == SPAN_MID ? TIER_MID_INDEX : TIER_TINY_INDEX;
@@ -26,7 +35,8 @@ CENSUS_RACY static void count_blocks(struct census *census, const struct span *s
     census->free_blocks += free_count;
     if (live > 0) {
         census->active_bytes += span->slices * SLICE_BYTES;
-        census->free_bytes[tier] += free_count * bytes;
+        size_t returned = punched_bytes(span);
+        census->free_bytes[tier] += free_count * bytes - size_min(returned, free_count * bytes);
     } else {
         census->empty_bytes += carved * bytes;
         if (span->heap != own) census->foreign_empty_bytes += carved * bytes;
@@ -57,7 +67,7 @@ void census_take(struct census *census) {
          region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         for (size_t slice = 0; slice < region_top(region) / SLICE_BYTES;)
             slice += count_span(census, &region->spans[slice], heap_record.self);
-    os_lock_take(&heap_registry_lock);
+    heap_wait_for(&heap_registry_lock);
     for (struct heap *heap = &heap_shared; heap != NULL; heap = heap == &heap_shared ? heap_all : heap->next_heap) {
         census->refill_count += atomic_load_explicit(&heap->refill_count, memory_order_relaxed);
         census->retire_count += atomic_load_explicit(&heap->retire_count, memory_order_relaxed);

@@ -6,8 +6,6 @@
 #include "heap/heap.h"
 #include "span/run.h"
 
-enum tier_index { TIER_TINY_INDEX, TIER_MID_INDEX, TIER_LARGE_INDEX, TIER_COUNT };
-
 struct census {
     size_t live_bytes[TIER_COUNT];
     size_t free_bytes[TIER_COUNT]; /* free blocks in spans with a live one (touched ones, for tiny spans) */

@@ -13,6 +13,8 @@
 #endif
 #include "heap/thread.h"
 
+#include "heap/bell.h"
+#include "heap/claim.h"
 #include "heap/own.h"
 #include "span/meta.h"
 #include "span/run.h"
@@ -43,21 +45,18 @@ static bool fork_take(struct os_lock *lock, bool may_wait) {
 
 static bool is_other(const struct heap *heap) { return heap != heap_record.self; }
 
-static bool is_bound(struct heap *heap) {
-    return atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_BOUND;
-}
-
 /* Its thread is out of its heap, or waits for a lock with nothing half done. */
 static bool is_still(struct heap *heap) {
     return atomic_load_explicit(&heap->record->busy, memory_order_acquire) == 0 ||
-           atomic_load_explicit(&heap->waiting, memory_order_acquire) != 0;
+           atomic_load_explicit(&heap->waiting, memory_order_acquire) != 0 ||
+           atomic_load_explicit(&heap->aside, memory_order_acquire) != 0;
 }
 
 /* Stop all other threads' use of their heaps. Registry lock. */
 static void stop_others(bool may_wait) {
-    for (struct heap *dead = heap_find_dead(); dead != NULL; dead = heap_find_dead()) heap_offer(dead);
+    heap_bury(may_wait);
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (!is_other(heap) || !is_bound(heap)) continue;
+        if (!is_other(heap) || !heap_is_bound(heap) || atomic_load_explicit(&heap->dead, memory_order_relaxed) != 0) continue;
         heap->fork_held = fork_take(&heap->lock, may_wait);
         if (heap->fork_held && heap->record != NULL)
             atomic_store_explicit(&heap->record->heap, &heap_vacant, memory_order_relaxed);
@@ -69,14 +68,23 @@ static void stop_others(bool may_wait) {
         while (!is_still(heap) && os_now_ns() < deadline) os_sleep_ns(FORK_NAP_NS);
         heap->fork_lost = !stopped || !is_still(heap);
     }
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (is_other(heap) && !heap->fork_held) heap->fork_held = fork_take(&heap->lock, may_wait);
+    struct heap *self = heap_record.self; /* somebody may act for the caller, too */
+    if (self != NULL && may_wait) {
+        heap_wait_for(&self->lock);
+        self->fork_held = true;
+    }
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
+        if (heap->fork_held) continue;
+        /* One that could not be had before was not stopped. */
+        if (is_other(heap) && heap_is_bound(heap)) heap->fork_lost = true;
+        heap->fork_held = fork_take(&heap->lock, may_wait);
+    }
 }
 
 void heap_fork_prepare(void) {
     bool free = heap_try_enter();
     uint8_t held = free ? FORK_FREE : 0;
-    if (free) heap_registry_take();
+    if (free) heap_wait_for(&heap_registry_lock);
     if (free || fork_take(&heap_registry_lock, false)) {
         held |= FORK_REGISTRY;
         stop_others(free);
@@ -112,9 +120,11 @@ void heap_fork_parent(void) {
 /* Locks that threads of the parent hold are freed, and what they guard is put in order. */
 static void inherit_locks(void) {
     uint32_t old_id = os_forked();
+    bool claimer_is_gone = os_lock_inherit(&claim_lock, old_id);
     os_lock_inherit(&heap_registry_lock, old_id);
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
         if (os_lock_inherit(&heap->lock, old_id)) heap->fork_lost = true;
+    if (claimer_is_gone) claim_settle();
     if (os_lock_inherit(&heap_shared.lock, old_id)) heap_init(&heap_shared);
     if (os_lock_inherit(&run_lock, old_id)) {
         os_lock_take(&run_lock);
@@ -130,13 +140,28 @@ static void inherit_locks(void) {
 static void inherit_heap(struct heap *heap, uint8_t held) {
     heap->record = NULL;
     atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
+    atomic_store_explicit(&heap->aside, 0, memory_order_relaxed);
+    atomic_store_explicit(&heap->dead, 0, memory_order_relaxed);
     if ((held & FORK_REGISTRY) == 0 || heap->fork_lost)
         atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
     if (atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST) return;
     heap_life_init(heap);
-    if (is_bound(heap) && (held & FORK_FREE) != 0) heap_orphan(heap);
+    if (heap_is_bound(heap) && (held & FORK_FREE) != 0) heap_orphan(heap);
     atomic_store_explicit(&heap->state, HEAP_ORPHAN, memory_order_relaxed);
     heap_offer(heap);
+}
+
+/* A claimer was at work on the caller's own heap, and a handler that forks could not wait for it: the thread gets another one. */
+static void inherit_own(struct heap *heap) {
+    if (heap->fork_lost) {
+        atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+        atomic_store_explicit(&heap_record.heap, &heap_vacant, memory_order_relaxed);
+        heap_record.self = NULL;
+        return;
+    }
+    heap->claim = HEAP_OWN;
+    heap_life_init(heap);
+    pthread_mutex_lock(&heap->life);
 }
 
 void heap_fork_child(void) {
@@ -146,13 +171,12 @@ void heap_fork_child(void) {
     if ((held & (FORK_RUN | FORK_FREE)) == (FORK_RUN | FORK_FREE)) run_forked();
     heap_offer_none();
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (is_other(heap)) {
+        if (is_other(heap))
             inherit_heap(heap, held);
-        } else {
-            heap_life_init(heap);
-            pthread_mutex_lock(&heap->life);
-        }
+        else
+            inherit_own(heap);
     }
+    heap_on_fork();
     release_all();
     if (free) heap_quit();
 }

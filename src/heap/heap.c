@@ -2,7 +2,9 @@
 
 #include <errno.h>
 
+#include "heap/bell.h"
 #include "heap/block.h"
+#include "heap/claim.h"
 #include "heap/emergency.h"
 #include "heap/own.h"
 #include "heap/remote.h"
@@ -19,10 +21,12 @@ static _Atomic uint64_t nested_count;
 
 static void slow_begin(void) {
     heap_record.slow = true;
+    bell_touch();
     emergency_settle();
 }
 
 void heap_quit(void) {
+    if (unlikely(heap_record.ended)) bell_touch(); /* whoever asked meanwhile did not see that this thread was busy */
     heap_record.slow = false;
     heap_leave();
 }
@@ -32,7 +36,7 @@ void heap_quit(void) {
 /* The last resort: what the caller's heap and the heaps without threads can spare, then once more. */
 static void *heap_take_scarce(struct heap *heap, unsigned class, bool *clean) {
     heap_flush(heap, TIER_BOTH);
-    heap_finish_all();
+    heap_reclaim();
     return heap_take(heap, class, clean);
 }
 
@@ -52,6 +56,7 @@ void *heap_malloc_miss(size_t size, bool *clean) {
     if (shared) os_lock_drop(&heap->lock);
     heap_quit();
     if (block == NULL) errno = ENOMEM;
+    if (unlikely(load_relaxed(&run_grown) != 0)) heap_on_growth();
     return block;
 }
 
@@ -60,8 +65,10 @@ void *heap_malloc_miss(size_t size, bool *clean) {
 /* Free a block of a tiny or mid span of another heap. Busy is set, or the thread is inside another operation. */
 static bool free_remote(struct span *span, void *address, uint32_t index) {
     struct block *block = address;
-    uintptr_t key = span->kind == SPAN_MID ? mid_key(span, block) : tiny_key(span, block);
-    if (block->key == key || (span->kind == SPAN_MID && mid_is_free(span, index))) block_fatal_free("free()", block);
+    bool mid = span->kind == SPAN_MID;
+    uintptr_t key = mid ? mid_key(span, block) : tiny_key(span, block);
+    if (block->key == key || (mid ? mid_is_free(span, index) : tiny_is_withheld(span, tiny_offset(block))))
+        block_fatal_free("free()", block);
     block->key = key;
     return remote_push(span, block, index);
 }
@@ -87,9 +94,10 @@ static void free_small(struct span *span, void *block) {
     uint32_t index = span_block_index(span, block);
     if (index == MID_NO_BLOCK) block_fatal("free()", block);
     struct heap *heap = heap_own();
-    if (span->heap == heap) {
+    if (span->heap == heap && (span->flags & SPAN_IN_HAND) == 0) {
         bool twice = span->kind == SPAN_MID ? mid_is_free(span, index) || load_relaxed(&span->remote) != 0
-                                            : ((struct block *)block)->key == tiny_key(span, block);
+                                            : ((struct block *)block)->key == tiny_key(span, block) ||
+                                                  tiny_is_withheld(span, tiny_offset(block));
         if (unlikely(twice))
             free_doubtful(span, block);
         else
@@ -193,6 +201,7 @@ static void *malloc_shared(size_t size, size_t alignment) {
 
 static void *malloc_nested(size_t size, size_t alignment) {
     atomic_fetch_add_explicit(&nested_count, 1, memory_order_relaxed);
+    bell_touch();
     void *block = emergency_take(size, alignment);
     if (block == NULL) block = malloc_shared(size, alignment);
     if (block == NULL) errno = ENOMEM;
@@ -202,6 +211,7 @@ static void *malloc_nested(size_t size, size_t alignment) {
 static void free_nested(void *block) {
     if (block == NULL) return;
     atomic_fetch_add_explicit(&nested_count, 1, memory_order_relaxed);
+    bell_touch();
     struct region *region = region_of(block);
     struct span *span = region != NULL ? region_span(region, block) : &span_none;
     if (span->kind == SPAN_INNER) span = mid_head(span);
@@ -240,6 +250,7 @@ bool heap_try_enter(void) {
     if (heap_is_busy() && heap_is_nested()) return false;
     heap_enter();
     heap_record.slow = true;
+    bell_touch();
     return true;
 }
 

@@ -35,6 +35,13 @@ enum heap_state {
     HEAP_LOST,   /* left in the middle of an operation (fork, a jump out of a handler): never touched again */
 };
 
+/* claim.h tells the story. Whoever comes back to the heap makes it HEAP_OWN again. */
+enum heap_claim {
+    HEAP_OWN,     /* not vacated by a claimer, or the thread has come back since */
+    HEAP_VACATED, /* the thread's record says vacant, but it may still be inside an operation that began before */
+    HEAP_MARKED,  /* the thread is out of the heap, and cannot come back without the lock */
+};
+
 struct thread_record;
 
 struct heap {
@@ -48,15 +55,24 @@ struct heap {
     /* The borrow rule (own.c): the class whose current span serves this one for now, CLASSES if none does, and how often that missed. */
     uint8_t lender[TINY_CLASSES];
     uint8_t borrow_misses[TINY_CLASSES];
+    uint8_t streak[CLASSES]; /* clean spans opened since the class has last given one up: how surely it grows */
 
     /* Statistics, written by who owns the heap. */
     _Atomic uint64_t refill_count, retire_count, remote_count;
+    _Atomic uint64_t fresh_bytes[TIER_LARGE_INDEX]; /* spans taken from the page runs, tiny and mid */
+    _Atomic uint64_t mended_bytes; /* of pages that were given back from under live spans and are used again */
+
+    struct span *undrained; /* taken from the queue below, not yet collected */
 
     _Alignas(64) _Atomic(struct span *) remote; /* see remote.h */
     _Atomic int state;
     struct os_lock lock;          /* held by who acts on a heap that is not its own, and to come back to it */
     _Atomic int waiting;          /* the owner is about to take the lock */
+    _Atomic int aside;            /* the owner is inside an operation that leaves the heap alone for now (claim_begin) */
+    _Atomic int dead;             /* the owner has ended without a word: there is no record any more */
     struct thread_record *record; /* the owner's, while bound; under the lock */
+    enum heap_claim claim;        /* under the lock */
+    uint64_t marked_ns;           /* when it became HEAP_MARKED; under the lock */
     struct heap *next_heap;       /* all heaps, newest first */
     struct heap *next_orphan;
     bool fork_held;       /* fork.c: the forking thread has taken the lock */

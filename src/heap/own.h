@@ -16,6 +16,13 @@ tide_hidden void heap_put(struct heap *heap, struct span *span, void *block);
 tide_hidden void heap_give_up(struct heap *heap, struct span *span);
 /* Collect what other threads freed. */
 tide_hidden void heap_drain(struct heap *heap);
+/* The same for one span. False: there was none. */
+tide_hidden bool heap_drain_step(struct heap *heap);
+/* Put a span that has room on the list of those that wait; it is in no other state. Remove it from there. */
+tide_hidden void heap_list(struct heap *heap, struct span *span);
+tide_hidden void heap_unlist(struct heap *heap, struct span *span);
+/* Let no hot path use a span: its next free takes the slow path, and finds what is special about it. */
+tide_hidden void span_set_aside(struct span *span);
 
 enum tier_mask { TIER_TINY = 1, TIER_MID = 2, TIER_BOTH = 3 };
 /* Give up every span without a live block, current ones too: they become dirty runs. */

@@ -2,7 +2,6 @@
 
 /* Acquire and release on both sides: the owner has read remote_next before it clears `queued`, and a pusher writes it after it has set that. */
 bool remote_push(struct span *span, struct block *block, uint32_t index) {
-    struct heap *heap = span->heap;
     uint64_t old = atomic_load_explicit(&span->remote, memory_order_relaxed);
     uint64_t word;
     do {
@@ -12,12 +11,20 @@ bool remote_push(struct span *span, struct block *block, uint32_t index) {
     } while (
         !atomic_compare_exchange_weak_explicit(&span->remote, &old, word, memory_order_acq_rel, memory_order_relaxed));
     if ((old & REMOTE_QUEUED) != 0) return false;
+    remote_enqueue(span);
+    return true;
+}
 
+bool remote_withdraw(struct span *span) {
+    return (atomic_fetch_or_explicit(&span->remote, REMOTE_QUEUED, memory_order_acq_rel) & REMOTE_QUEUED) == 0;
+}
+
+void remote_enqueue(struct span *span) {
+    struct heap *heap = span->heap;
     struct span *first = atomic_load_explicit(&heap->remote, memory_order_relaxed);
     do span->remote_next = first;
     while (!atomic_compare_exchange_weak_explicit(&heap->remote, &first, span, memory_order_seq_cst,
                                                   memory_order_relaxed));
-    return true;
 }
 
 uint64_t remote_take_all(struct span *span) { return atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel); }

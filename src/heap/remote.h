@@ -30,7 +30,11 @@ tide_inline bool remote_is_queued(const struct span *span) {
  * only since now. */
 tide_hidden bool remote_push(struct span *span, struct block *block, uint32_t index);
 
-/* The owner's side. */
+/* The owner's side, and that of who stands in for it. */
+/* Set `queued` without linking the span, so that nobody else does. False: it is in the queue, or on the way there. */
+tide_hidden bool remote_withdraw(struct span *span);
+/* Link a span whose `queued` bit the caller has set. */
+tide_hidden void remote_enqueue(struct span *span);
 /* All of the list; the span is out of the queue then. */
 tide_hidden uint64_t remote_take_all(struct span *span);
 /* The spans that wait, linked by remote_next. */

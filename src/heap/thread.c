@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "heap/bell.h"
+#include "heap/claim.h"
 #include "heap/emergency.h"
 #include "heap/own.h"
 #include "heap/remote.h"
@@ -42,17 +44,34 @@ void heap_life_init(struct heap *heap) {
 
 void heap_orphan(struct heap *heap) {
     heap->record = NULL;
+    heap->claim = HEAP_OWN;
+    heap->marked_ns = 0;
     /* From here on remote freers finish their work themselves; those before are seen by the drain that follows. */
     atomic_store_explicit(&heap->state, HEAP_ORPHAN, memory_order_seq_cst);
     heap_flush(heap, TIER_BOTH);
 }
 
-/* A thread that waits for the registry does not touch its heap meanwhile: who forks need not wait for it. */
-void heap_registry_take(void) {
+void heap_wait_for(struct os_lock *lock) {
     struct heap *self = heap_record.self;
     if (self != NULL) atomic_store_explicit(&self->waiting, 1, memory_order_seq_cst);
-    os_lock_take(&heap_registry_lock);
+    os_lock_take(lock);
     if (self != NULL) atomic_store_explicit(&self->waiting, 0, memory_order_relaxed);
+}
+
+static void aside_add(int n) {
+    struct heap *self = heap_record.self;
+    if (self == NULL) return;
+    int aside = atomic_load_explicit(&self->aside, memory_order_relaxed) + n;
+    atomic_store_explicit(&self->aside, aside, memory_order_seq_cst);
+}
+
+void heap_step_aside(void) { aside_add(1); }
+
+/* Not while somebody forks and relies on it: who forks holds the registry lock. */
+void heap_step_back(void) {
+    os_lock_take(&heap_registry_lock);
+    aside_add(-1);
+    os_lock_drop(&heap_registry_lock);
 }
 
 void heap_offer(struct heap *heap) {
@@ -69,27 +88,30 @@ void heap_finish(struct heap *heap) {
     os_lock_drop(&heap->lock);
 }
 
-void heap_finish_all(void) {
-    heap_finish(&heap_shared);
-    heap_registry_take();
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) heap_finish(heap);
-    os_lock_drop(&heap_registry_lock);
+static bool thread_is_dead(struct heap *heap) {
+    if (atomic_load_explicit(&heap->dead, memory_order_relaxed) != 0) return true;
+    int error = pthread_mutex_trylock(&heap->life);
+    if (error == EOWNERDEAD) {
+        pthread_mutex_consistent(&heap->life); /* tells it only once */
+        atomic_store_explicit(&heap->dead, 1, memory_order_relaxed);
+    }
+    /* 0: its thread is about to end in order. */
+    if (error == 0 || error == EOWNERDEAD) pthread_mutex_unlock(&heap->life);
+    return error == EOWNERDEAD;
 }
 
-struct heap *heap_find_dead(void) {
+void heap_bury(bool may_wait) {
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_BOUND) continue;
-        int error = pthread_mutex_trylock(&heap->life);
-        if (error == 0) pthread_mutex_unlock(&heap->life); /* its thread is about to begin, or to end in order */
-        if (error != EOWNERDEAD) continue;
-        pthread_mutex_consistent(&heap->life);
-        pthread_mutex_unlock(&heap->life);
-        os_lock_take(&heap->lock);
+        if (!heap_is_bound(heap) || !thread_is_dead(heap)) continue;
+        if (may_wait)
+            os_lock_take(&heap->lock);
+        else if (!os_lock_try(&heap->lock))
+            continue;
         heap_orphan(heap);
+        atomic_store_explicit(&heap->dead, 0, memory_order_relaxed);
         os_lock_drop(&heap->lock);
-        return heap;
+        heap_offer(heap);
     }
-    return NULL;
 }
 
 /* --- birth --------------------------------------------------------------------------------------------------------- */
@@ -107,6 +129,7 @@ static bool heap_start(void) {
     heap_key_made = pthread_key_create(&heap_key, heap_thread_end) == 0;
     pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
     os_barrier_register();
+    if (options.mode != MODE_STATIC && options.keeper != 0) run_keep_at_most(RUN_KEEP_SMALL_BYTES);
     heap_ready = true;
     return true;
 }
@@ -121,28 +144,41 @@ static struct heap *heap_make(void) {
     return heap;
 }
 
+/* The heap of a thread that has ended; NULL: none. Registry lock. */
+static struct heap *heap_adopt(void) {
+    struct heap *heap;
+    do {
+        heap = heap_orphans;
+        if (heap != NULL) heap_orphans = heap->next_orphan;
+    } while (heap != NULL && atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_ORPHAN);
+    return heap;
+}
+
 static struct heap *heap_bind(void) {
     struct thread_record *record = &heap_record;
-    heap_registry_take();
+    heap_wait_for(&heap_registry_lock);
     struct heap *heap = NULL;
     if (heap_start()) {
-        do {
-            heap = heap_orphans;
-            if (heap != NULL) heap_orphans = heap->next_orphan;
-        } while (heap != NULL && atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_ORPHAN);
-        if (heap == NULL) heap = heap_find_dead();
+        heap = heap_adopt();
+        if (heap == NULL) {
+            heap_bury(true);
+            heap = heap_adopt();
+        }
         if (heap == NULL) heap = heap_make();
     }
     if (heap != NULL) {
         os_lock_take(&heap->lock);
         heap->record = record;
+        heap->claim = HEAP_OWN;
         record->self = heap;
         atomic_store_explicit(&heap->state, HEAP_BOUND, memory_order_relaxed);
         atomic_store_explicit(&record->heap, heap, memory_order_relaxed);
         heap_drain(heap);
         os_lock_drop(&heap->lock);
+        (void)pthread_mutex_trylock(&heap->life); /* held already, when a handler has forked just now */
     }
     os_lock_drop(&heap_registry_lock);
+    bell_touch(); /* who asks cannot have seen that this thread was busy before it was bound */
     if (heap == NULL) return NULL;
 
     /* pthread_setspecific may allocate: by now that is an ordinary operation. */
@@ -150,7 +186,6 @@ static struct heap *heap_bind(void) {
     record->slow = false;
     heap_leave();
     if (heap_key_made) pthread_setspecific(heap_key, heap);
-    (void)pthread_mutex_trylock(&heap->life); /* held already, when a handler has forked just now */
     atomic_store_explicit(&record->busy, busy, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     record->slow = true;
@@ -165,10 +200,22 @@ static void own_lock_take(struct heap *heap) {
 
 /* Come back to the own heap after somebody else has made it vacant. */
 static struct heap *heap_wake(struct heap *heap) {
-    own_lock_take(heap);
-    atomic_store_explicit(&heap_record.heap, heap, memory_order_relaxed);
+    atomic_fetch_add_explicit(&claim_waits.wakes, 1, memory_order_relaxed);
+    if (!os_lock_try(&heap->lock)) {
+        uint64_t begun = os_now_ns();
+        own_lock_take(heap);
+        claim_note_wait(os_now_ns() - begun);
+    }
+    /* A claimer jumped out of its work here; or a handler has forked meanwhile, and in the child this heap was left to its claimer. */
+    bool lost = heap_record.self != heap || atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST;
+    if (!lost) {
+        heap->claim = HEAP_OWN;
+        atomic_store_explicit(&heap_record.heap, heap, memory_order_relaxed);
+    }
     os_lock_drop(&heap->lock);
-    return heap;
+    if (!lost) return heap;
+    heap_record.self = NULL;
+    return heap_bind();
 }
 
 struct heap *heap_own(void) {
@@ -180,23 +227,31 @@ struct heap *heap_own(void) {
 }
 
 /* A jump out of a signal handler has left an operation in the slow path for good. What it was changing is not used again; what others
- * share is put in order. */
+ * share is put in order. Nobody acts for a lost heap, so its locks can be dropped before the rest is told. */
 void heap_abandon(void) {
     struct thread_record *record = &heap_record;
-    for (struct heap *heap = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE); heap != NULL; heap = heap->next_heap) {
-        if (heap == record->self || os_lock_is_mine(&heap->lock)) {
-            heap->record = NULL;
+    struct heap *first = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE);
+    for (struct heap *heap = first; heap != NULL; heap = heap->next_heap)
+        if (heap == record->self || os_lock_is_mine(&heap->lock))
             atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
-        }
-        os_lock_abandon(&heap->lock);
-    }
     atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
     record->self = NULL;
+    if (os_lock_is_mine(&claim_lock)) claim_settle();
+    for (struct heap *heap = first; heap != NULL; heap = heap->next_heap) os_lock_abandon(&heap->lock);
     if (os_lock_is_mine(&heap_shared.lock)) heap_init(&heap_shared);
     os_lock_abandon(&heap_shared.lock);
     run_repair();
     meta_abandon();
     os_lock_abandon(&heap_registry_lock);
+    os_lock_abandon(&claim_lock);
+
+    for (struct heap *heap = first; heap != NULL; heap = heap->next_heap) {
+        if (atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_LOST) continue;
+        os_lock_take(&heap->lock);
+        heap->record = NULL;
+        heap->claim = HEAP_OWN;
+        os_lock_drop(&heap->lock);
+    }
 }
 
 /* --- death --------------------------------------------------------------------------------------------------------- */
@@ -207,18 +262,20 @@ static void heap_thread_end(void *argument) {
     if (record->self != heap) return;
     if (++record->destructor_rounds < DESTRUCTOR_ROUNDS && pthread_setspecific(heap_key, heap) == 0) return;
     if (!heap_try_enter()) return; /* ends from within a handler: found by its mutex */
-    if (record->self == heap) {
+    bool lost = record->self != heap;
+    if (!lost) {
         own_lock_take(heap);
+        lost = atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST; /* a claimer jumped out of its work here */
         atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
         record->self = NULL;
-        heap_orphan(heap);
+        if (!lost) heap_orphan(heap);
         os_lock_drop(&heap->lock);
     }
     record->ended = true;
     heap_quit();
     pthread_mutex_unlock(&heap->life);
-    if (!heap_try_enter()) return;
-    heap_registry_take();
+    if (lost || !heap_try_enter()) return;
+    heap_wait_for(&heap_registry_lock);
     heap_offer(heap);
     os_lock_drop(&heap_registry_lock);
     heap_quit();

@@ -7,7 +7,7 @@
  * Heaps are never freed; a new thread takes an orphan before a new heap is made. Blocks that live on in an orphan stay where they are; who frees
  * the last ones finishes the work under the heap's lock.
  *
- * Lock order: heap_registry_lock, then a heap's lock, then run_lock, then meta_lock.
+ * Lock order: see claim.h.
  */
 #ifndef TIDE_HEAP_THREAD_H
 #define TIDE_HEAP_THREAD_H
@@ -16,8 +16,8 @@
 
 extern tide_hidden struct os_lock heap_registry_lock; /* guards the lists of heaps and orphans */
 extern tide_hidden struct heap *heap_all;
-/* Take the registry lock in an operation that has nothing half done: who forks does not wait for it meanwhile. */
-tide_hidden void heap_registry_take(void);
+/* Take a lock (of the registry, of claims) in an operation that has nothing half done: who forks does not wait for it meanwhile. */
+tide_hidden void heap_wait_for(struct os_lock *lock);
 /* For threads that have ended, or for which no heap could be made: used under its lock only. Counts as an orphan. */
 extern tide_hidden struct heap heap_shared;
 
@@ -25,21 +25,28 @@ extern tide_hidden struct heap heap_shared;
 tide_hidden struct heap *heap_own(void);
 /* Collect what was freed into a heap that has no thread; does nothing for others. Busy is set. */
 tide_hidden void heap_finish(struct heap *heap);
-/* The same for all of them. */
-tide_hidden void heap_finish_all(void);
+
+/* The calling thread, inside an operation, leaves its own heap alone for a while: who forks does not wait for it meanwhile. May be nested. */
+tide_hidden tide_cold void heap_step_aside(void);
+tide_hidden tide_cold void heap_step_back(void);
 
 /* The calling thread has jumped out of an operation: give up what it was changing, and its locks. */
 tide_hidden void heap_abandon(void);
 
-/* For fork.c; all but heap_life_init with the registry lock held. */
+tide_inline bool heap_is_bound(struct heap *heap) {
+    return atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_BOUND;
+}
+
+/* For fork.c and claim.c; all but heap_life_init with the registry lock held. */
 tide_hidden void heap_life_init(struct heap *heap);
 /* Leave nothing in a heap but spans with live blocks, and let others act for it. Its lock is held. */
 tide_hidden void heap_orphan(struct heap *heap);
 /* Put a heap on the list that new threads take from; empty that list. */
 tide_hidden void heap_offer(struct heap *heap);
 tide_hidden void heap_offer_none(void);
-/* A bound heap whose thread is gone without having run destructors: an orphan now, not on the list. NULL: none. */
-tide_hidden struct heap *heap_find_dead(void);
+/* Bound heaps whose threads are gone without having run destructors become orphans and are offered. Where a lock is held by another and may not be waited
+ * for, they are only marked as dead. */
+tide_hidden void heap_bury(bool may_wait);
 
 /* The handlers that are registered with pthread_atfork (fork.c). */
 tide_hidden void heap_fork_prepare(void);

@@ -2,7 +2,9 @@
 
 #include <errno.h>
 
+#include "heap/bell.h"
 #include "heap/block.h"
+#include "heap/claim.h"
 #include "heap/emergency.h"
 #include "heap/own.h"
 #include "heap/thread.h"
@@ -15,7 +17,7 @@
 /* Without a heap of its own a thread can take large blocks, but the process must have started. */
 static void *large_take_scarce(struct heap *heap, size_t size, size_t alignment, enum large_wish wish) {
     if (heap != NULL) heap_flush(heap, TIER_BOTH);
-    heap_finish_all();
+    heap_reclaim();
     return large_take(size, alignment, wish);
 }
 
@@ -33,6 +35,7 @@ void *heap_malloc_large(size_t size, size_t alignment, enum large_wish wish) {
     }
     heap_quit();
     if (block == NULL) errno = ENOMEM;
+    if (unlikely(load_relaxed(&run_grown) != 0)) heap_on_growth();
     return block;
 }
 

@@ -9,6 +9,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -40,6 +43,14 @@ void *os_map(size_t bytes) { return os_mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 
 int os_commit(void *at, size_t bytes) { return (int)os_call(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE, 0); }
 
+/* Kernels before 5.14 do not know it. */
+void os_populate(void *at, size_t bytes) {
+    static _Atomic bool unknown;
+    if (atomic_load_explicit(&unknown, memory_order_relaxed)) return;
+    if (os_call(SYS_madvise, at, bytes, MADV_POPULATE_WRITE, 0) == -EINVAL)
+        atomic_store_explicit(&unknown, true, memory_order_relaxed);
+}
+
 int os_purge(void *at, size_t bytes) {
     long result;
     do result = os_call(SYS_madvise, at, bytes, MADV_DONTNEED, 0);
@@ -59,6 +70,18 @@ int os_move(void *from, void *to, size_t bytes) {
     if (result == (long)to) return 0;
     os_renew(to, bytes); /* the kernel may have unmapped the target before it refused */
     return (int)result;
+}
+
+size_t os_resident_bytes(const void *at, size_t bytes) {
+    unsigned char present[512];
+    size_t count = 0;
+    for (size_t done = 0; done < bytes;) {
+        size_t part = size_min(bytes - done, sizeof present * os_page_bytes);
+        if (os_call(SYS_mincore, (const char *)at + done, part, present, 0) != 0) break;
+        for (size_t i = 0; i < part / os_page_bytes; i++) count += present[i] & 1;
+        done += part;
+    }
+    return count * os_page_bytes;
 }
 
 void os_release(void *at, size_t bytes) { os_call(SYS_munmap, at, bytes, 0, 0); }

@@ -20,16 +20,25 @@
 #endif
 #define RESERVE_EMULATED_BYTES GIB
 
-struct options options = {.reserve_bytes = RESERVE_DEFAULT_BYTES};
+struct options options = {.reserve_bytes = RESERVE_DEFAULT_BYTES, .mode = MODE_HYBRID, .keeper = 1};
+
+static const char *const mode_words[] = {"static", "flush", "shrink", "adaptive", "hybrid", NULL};
+static const char *const switch_words[] = {"off", "on", NULL};
+static const char *const log_words[] = {"off", "keeper", NULL};
+_Static_assert(sizeof mode_words / sizeof *mode_words == MODES + 1, "a word for each mode");
 
 static const struct option {
     const char *name;
-    size_t *value;
+    _Atomic size_t *value;
     size_t min, max;
     bool at_start_only;
+    const char *const *words; /* the values' names from 0 on, or NULL: a number */
 } option_table[] = {
-    {"reserve", &options.reserve_bytes, RESERVE_MIN_BYTES, RESERVE_MAX_BYTES, true},
-    {"print_stats", &options.print_stats, 0, 1, false},
+    {"reserve", &options.reserve_bytes, RESERVE_MIN_BYTES, RESERVE_MAX_BYTES, true, NULL},
+    {"print_stats", &options.print_stats, 0, 1, false, NULL},
+    {"mode", &options.mode, 0, 0, false, mode_words},
+    {"keeper", &options.keeper, 0, 0, true, switch_words},
+    {"log", &options.log, 0, 0, true, log_words},
 };
 #define OPTION_COUNT (sizeof option_table / sizeof *option_table)
 
@@ -48,8 +57,18 @@ static const struct option *option_find(const char *given, size_t length) {
     return NULL;
 }
 
+static bool option_store_word(const struct option *option, const char *value) {
+    for (size_t i = 0; option->words[i] != NULL; i++) {
+        if (!name_equals(option->words[i], value, strlen(value))) continue;
+        *option->value = i;
+        return true;
+    }
+    return false;
+}
+
 static bool option_store(const struct option *option, const char *value) {
     size_t number;
+    if (option->words != NULL) return option_store_word(option, value);
     if (!size_parse(value, &number) || number < option->min || number > option->max) return false;
     *option->value = number;
     return true;
@@ -87,7 +106,10 @@ int options_get(const char *name, char *value, size_t size) {
     const struct option *option = name != NULL ? option_find(name, strlen(name)) : NULL;
     if (option == NULL) return ENOENT;
     struct line line = {0};
-    line_add_number(&line, *option->value);
+    if (option->words != NULL)
+        line_add(&line, option->words[*option->value]);
+    else
+        line_add_number(&line, *option->value);
     if (value == NULL || size <= line.length) return EINVAL;
     memcpy(value, line.text, line.length + 1);
     return 0;

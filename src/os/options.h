@@ -5,9 +5,24 @@
 
 #include "os/os.h"
 
+/* The options of the strategy paper over the same code. */
+enum mode {
+    MODE_STATIC,   /* its baseline: nothing goes back unasked */
+    MODE_FLUSH,    /* A: everything goes when the process is idle, or under pressure */
+    MODE_SHRINK,   /* C: what was not needed for a while shrinks, busy or idle */
+    MODE_ADAPTIVE, /* B: the caches' sizes follow the rate */
+    MODE_HYBRID,   /* D: all of it, with patience */
+    MODES,
+};
+
+enum log { LOG_OFF, LOG_KEEPER };
+
 struct options {
-    size_t reserve_bytes; /* TIDE_RESERVE: address space of the first region */
-    size_t print_stats;   /* TIDE_PRINT_STATS: 1 prints malloc_stats() at exit */
+    _Atomic size_t reserve_bytes; /* TIDE_RESERVE: address space of the first region */
+    _Atomic size_t print_stats;   /* TIDE_PRINT_STATS: 1 prints malloc_stats() at exit */
+    _Atomic size_t mode;          /* TIDE_MODE: enum mode, by name */
+    _Atomic size_t keeper;        /* TIDE_KEEPER: on, or off: no thread of our own, see tide_tick() */
+    _Atomic size_t log;           /* TIDE_LOG: off, or keeper: each decision of the keeper as a line on stderr */
 };
 
 extern tide_hidden struct options options;

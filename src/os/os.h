@@ -22,6 +22,8 @@ tide_hidden void *os_reserve(size_t bytes, size_t alignment);
 tide_hidden void *os_map(size_t bytes);
 /* Make reserved pages readable and writable. */
 tide_hidden int os_commit(void *at, size_t bytes);
+/* Make committed pages resident in one call instead of a page fault each. A hint: nothing is lost where it is not obeyed. */
+tide_hidden void os_populate(void *at, size_t bytes);
 /* Give the pages' memory back; they read as zero afterwards. Fails half-way on locked pages. */
 tide_hidden int os_purge(void *at, size_t bytes);
 /* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours again. */
@@ -29,6 +31,8 @@ tide_hidden int os_renew(void *at, size_t bytes);
 /* Move the memory behind `from` to `to` (both committed); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads as zero; but
  * above a limit on address space `to` may be gone: do not move where there is one. */
 tide_hidden int os_move(void *from, void *to, size_t bytes);
+/* How much of a mapping is resident: whole pages. */
+tide_hidden size_t os_resident_bytes(const void *at, size_t bytes);
 tide_hidden void os_release(void *at, size_t bytes);
 /* Keep transparent huge pages out of a mapping. */
 tide_hidden void os_forbid_huge(void *at, size_t bytes);
@@ -62,7 +66,13 @@ tide_hidden bool os_barrier_register(void);
 /* A full memory fence in every thread of the process that is running. */
 tide_hidden int os_barrier(void);
 
+/* Sleep until somebody wakes the word, if it holds `value`; at most `timeout_ns`, UINT64_MAX: without a limit. May return early. */
+tide_hidden void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
+/* Wake who waits for the word; harmless where nobody does. */
+tide_hidden void os_wake(_Atomic uint32_t *word);
+
 tide_hidden uint64_t os_now_ns(void);
+tide_hidden uint64_t os_thread_cpu_ns(void);
 tide_hidden void os_sleep_ns(uint64_t ns);
 
 /* --- process ----------------------------------------------------------------------------------------------------- */
@@ -73,11 +83,30 @@ tide_hidden const char *os_environment(const char *name);
 tide_hidden char **os_environment_all(void);
 tide_hidden bool os_is_emulated(void); /* Valgrind, where a large reserve is slow */
 tide_hidden bool os_on_signal_stack(void);
+/* As the kernel knows it. In a child of vfork, which shares our memory, it is not what it was. */
+tide_hidden int os_process_id(void);
+/* The calling thread gets a name, and a table of open files and a working directory of its own; the table holds nothing but standard error, if
+ * wanted. False: the table is still everybody's. */
+tide_hidden bool os_detach_thread(const char *name, bool keep_stderr);
+
+/* Files, for a detached thread: never standard in- or output. Numbers, or -errno. */
+enum os_open { OS_READ, OS_READ_WRITE };
+tide_hidden int os_file_open(const char *path, enum os_open how);
+tide_hidden long os_file_read(int file, void *to, size_t bytes);
+tide_hidden long os_file_write(int file, const void *from, size_t bytes);
+tide_hidden void os_file_close(int file);
+enum os_event { OS_NO_EVENT, OS_EVENT, OS_FILE_BROKEN };
+/* Whether a file has something to tell now: data, or the priority event of a pressure trigger. */
+tide_hidden enum os_event os_file_poll(int file, bool priority);
+
 tide_hidden void os_print_error(const char *text, size_t length);
 tide_hidden _Noreturn void os_abort(void);
 /* setrlimit and mlockall without libc, for the functions of that name that stand in front of libc's. 0 or -errno. */
 struct rlimit;
 tide_hidden int os_limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit);
 tide_hidden int os_lock_memory(int flags);
+/* unshare and setns, too. */
+tide_hidden int os_unshare(int flags, int nothing);
+tide_hidden int os_setns(int file, int type);
 
 #endif

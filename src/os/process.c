@@ -4,9 +4,14 @@
 #include "os/call.h"
 #include "os/os.h"
 
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 char **os_environment_all(void) { return getauxval(AT_SECURE) != 0 ? NULL : environ; }
@@ -29,6 +34,40 @@ bool os_on_signal_stack(void) {
     return os_call(SYS_sigaltstack, NULL, &stack, 0, 0) == 0 && (stack.ss_flags & SS_ONSTACK) != 0;
 }
 
+int os_process_id(void) { return (int)os_call(SYS_getpid, 0, 0, 0, 0); }
+
+/* Of this thread's own table the kernel copies nothing that is closed in the same call. */
+bool os_detach_thread(const char *name, bool keep_stderr) {
+    os_call(SYS_prctl, PR_SET_NAME, name, 0, 0);
+    os_call(SYS_unshare, CLONE_FS, 0, 0, 0);
+    if (os_call(SYS_close_range, keep_stderr ? STDERR_FILENO + 1 : 0, UINT_MAX, CLOSE_RANGE_UNSHARE, 0) != 0) return false;
+    if (keep_stderr) os_call(SYS_close_range, 0, STDERR_FILENO - 1, 0, 0);
+    return true;
+}
+
+int os_file_open(const char *path, enum os_open how) {
+    int flags = (how == OS_READ ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    long file = os_call(SYS_openat, AT_FDCWD, path, flags, 0);
+    /* The number may be that of a standard stream, where somebody could write a message. */
+    if (file < 0 || file > STDERR_FILENO) return (int)file;
+    long other = os_call(SYS_fcntl, file, F_DUPFD_CLOEXEC, STDERR_FILENO + 1, 0);
+    os_file_close((int)file);
+    return (int)other;
+}
+
+long os_file_read(int file, void *to, size_t bytes) { return os_call(SYS_read, file, to, bytes, 0); }
+
+long os_file_write(int file, const void *from, size_t bytes) { return os_call(SYS_write, file, from, bytes, 0); }
+
+void os_file_close(int file) { os_call(SYS_close, file, 0, 0, 0); }
+
+enum os_event os_file_poll(int file, bool priority) {
+    struct pollfd poll = {.fd = file, .events = priority ? POLLPRI : POLLIN};
+    struct timespec now = {0};
+    if (os_call6(SYS_ppoll, (long)&poll, 1, (long)&now, 0, 0, 0) <= 0) return OS_NO_EVENT;
+    return (poll.revents & poll.events) != 0 ? OS_EVENT : OS_FILE_BROKEN;
+}
+
 void os_print_error(const char *text, size_t length) {
     while (length > 0) {
         long written = os_call(SYS_write, STDERR_FILENO, text, length, 0);
@@ -37,5 +76,12 @@ void os_print_error(const char *text, size_t length) {
         length -= (size_t)written;
     }
 }
+
+int os_unshare(int flags, int nothing) {
+    (void)nothing;
+    return (int)os_call(SYS_unshare, flags, 0, 0, 0);
+}
+
+int os_setns(int file, int type) { return (int)os_call(SYS_setns, file, type, 0, 0); }
 
 void os_abort(void) { abort(); }

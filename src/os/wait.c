@@ -95,11 +95,22 @@ bool os_barrier_register(void) {
 
 int os_barrier(void) { return (int)os_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0, 0); }
 
-uint64_t os_now_ns(void) {
+void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    struct timespec length = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
+    os_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &length);
+}
+
+void os_wake(_Atomic uint32_t *word) { os_call(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, 0); }
+
+static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+uint64_t os_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+uint64_t os_thread_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 void os_sleep_ns(uint64_t ns) {
     struct timespec length = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};

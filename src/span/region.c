@@ -112,7 +112,7 @@ static bool region_commit(struct region *region, size_t chunks) {
     if (os_commit((char *)region->base + top, chunks * CHUNK_BYTES) != 0) return false;
     for (size_t i = first; i < end; i++) {
         region->chunks[i].free = UINT32_MAX;
-        region->chunks[i].bin = bins_index(CHUNK_SLICES, false);
+        region->chunks[i].bin = (uint16_t)bins_index(CHUNK_SLICES, false);
         bins_insert(&region->bins, region->chunks[i].bin, i);
     }
     atomic_store_explicit(&region->top_bytes, end * CHUNK_BYTES, memory_order_release);

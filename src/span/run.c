@@ -1,7 +1,13 @@
 #include "span/run.h"
 
 struct os_lock run_lock;
-static size_t run_returned_bytes; /* run lock */
+_Atomic uint32_t run_grown;
+static struct { /* run lock */
+    struct run_flow flow;
+    uint64_t growth_mark;
+    size_t keep_bytes;
+    size_t returned_bytes;
+} runs = {.growth_mark = RUN_GROWTH_STEP_BYTES, .keep_bytes = SIZE_MAX};
 
 /* Walk a range of slices chunk by chunk: the part of each chunk as a mask. */
 struct range {
@@ -32,20 +38,42 @@ static void chunk_set_dirty(struct chunk *chunk, uint32_t dirty) {
 /* Put a chunk whose masks have changed into its right bin. */
 static void chunk_rebin(struct region *region, size_t index) {
     struct chunk *chunk = &region->chunks[index];
-    uint32_t bin = CHUNK_NO_BIN;
-    if (chunk->free != 0) bin = bins_index(bits_longest_run(chunk->free), (chunk->free & chunk_dirty(chunk)) != 0);
+    uint16_t bin = CHUNK_NO_BIN;
+    if (chunk->free != 0)
+        bin = (uint16_t)bins_index(bits_longest_run(chunk->free), (chunk->free & chunk_dirty(chunk)) != 0);
     if (bin == chunk->bin) return;
     if (chunk->bin != CHUNK_NO_BIN) bins_remove(&region->bins, chunk->bin, index);
     if (bin != CHUNK_NO_BIN) bins_insert(&region->bins, bin, index);
     chunk->bin = bin;
 }
 
+/* Never back from surely to maybe. */
+static void run_grown_set(enum run_growth growth) {
+    if (load_relaxed(&run_grown) < growth) atomic_store_explicit(&run_grown, growth, memory_order_relaxed);
+}
+
+/* `count` slices were taken, of which `dirty` were. */
+static void flow_take(size_t count, size_t dirty) {
+    struct run_flow *flow = &runs.flow;
+    flow->dirty_bytes -= dirty * SLICE_BYTES;
+    flow->dirty_low_bytes = size_min(flow->dirty_low_bytes, flow->dirty_bytes);
+    flow->taken_bytes += count * SLICE_BYTES;
+    flow->clean_taken_bytes += (count - dirty) * SLICE_BYTES;
+    if (unlikely(flow->clean_taken_bytes >= runs.growth_mark))
+        run_grown_set(RUN_GROWN_MAYBE);
+}
+
 static void range_take(struct region *region, size_t slice, size_t count) {
+    size_t dirty = 0;
     for (struct range range = {.slice = slice, .left = count}; range_next(&range);) {
-        dcheck((region->chunks[range.chunk].free & range.mask) == range.mask);
-        region->chunks[range.chunk].free &= ~range.mask;
+        struct chunk *chunk = &region->chunks[range.chunk];
+        dcheck((chunk->free & range.mask) == range.mask);
+        chunk->free &= ~range.mask;
+        chunk->described = true;
+        dirty += bits_count(chunk_dirty(chunk) & range.mask);
         chunk_rebin(region, range.chunk);
     }
+    flow_take(count, dirty);
 }
 
 static void range_mark(struct region *region, size_t slice, size_t count, enum run_state state) {
@@ -62,6 +90,7 @@ static void range_release(struct region *region, size_t slice, size_t count) {
         struct chunk *chunk = &region->chunks[range.chunk];
         dcheck((chunk->free & range.mask) == 0);
         chunk->free |= range.mask;
+        runs.flow.dirty_bytes += bits_count(chunk_dirty(chunk) & range.mask) * SLICE_BYTES;
         chunk_rebin(region, range.chunk);
     }
 }
@@ -216,6 +245,27 @@ struct span *run_take_roomy(size_t slices) {
     return head != NULL ? head : run_take(slices, 1);
 }
 
+/* How much must go since the limit of run_keep_at_most is exceeded. Run lock. */
+static size_t excess_take(void) {
+    if (likely(runs.flow.dirty_bytes <= runs.keep_bytes)) return 0;
+    size_t excess = runs.flow.dirty_bytes - runs.keep_bytes;
+    runs.keep_bytes = size_min(2 * runs.keep_bytes, RUN_KEEP_MAX_BYTES);
+    return excess;
+}
+
+static void excess_purge(size_t bytes) {
+    if (bytes + RUN_KEEP_MAX_BYTES >= RUN_GROWTH_STEP_BYTES && run_resident_bytes() >= RUN_GROWTH_STEP_BYTES)
+        run_grown_set(RUN_GROWN_SURELY);
+    struct run_purge purge = {.limit_bytes = bytes};
+    while (run_purge_step(&purge)) {}
+}
+
+void run_keep_at_most(size_t bytes) {
+    os_lock_take(&run_lock);
+    runs.keep_bytes = bytes;
+    os_lock_drop(&run_lock);
+}
+
 /* Give a run back; its first `marked` slices are in `state` now. */
 static void release(struct span *head, size_t slices, size_t marked, enum run_state state) {
     struct region *region = region_of_span(head);
@@ -224,7 +274,9 @@ static void release(struct span *head, size_t slices, size_t marked, enum run_st
     memset((void *)head, 0, sizeof *head);
     range_mark(region, first, marked, state);
     range_release(region, first, slices);
+    size_t excess = excess_take();
     os_lock_drop(&run_lock);
+    if (unlikely(excess != 0)) excess_purge(excess);
 }
 
 void run_release(struct span *head, size_t slices, enum run_state state) { release(head, slices, slices, state); }
@@ -275,14 +327,19 @@ bool run_was_used(const struct span *span) {
     return used;
 }
 
+/* How many ones follow the lowest one of a mask, itself included. */
+static unsigned mask_run(uint32_t mask) {
+    unsigned first = bits_lowest(mask);
+    uint32_t rest = ~(mask >> first);
+    unsigned count = rest == 0 ? CHUNK_SLICES : bits_lowest(rest);
+    return (unsigned)size_min(count, CHUNK_SLICES - first);
+}
+
 /* Purge the ones of `mask`, a run at a time. Returns those that the system took back. */
 static uint32_t chunk_purge(const struct region *region, size_t index, uint32_t mask) {
     uint32_t purged = 0;
     while (mask != 0) {
-        unsigned first = bits_lowest(mask);
-        uint32_t rest = ~(mask >> first);
-        unsigned count = rest == 0 ? CHUNK_SLICES : bits_lowest(rest);
-        count = (unsigned)size_min(count, CHUNK_SLICES - first);
+        unsigned first = bits_lowest(mask), count = mask_run(mask);
         char *start = (char *)region->base + index * CHUNK_BYTES + first * SLICE_BYTES;
         if (os_purge(start, count * SLICE_BYTES) == 0) {
             purged |= bits_range(first, count);
@@ -295,36 +352,120 @@ static uint32_t chunk_purge(const struct region *region, size_t index, uint32_t 
     return purged;
 }
 
-static void region_purge(struct region *region, size_t *returned_bytes, size_t *kept_bytes) {
-    for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++) {
-        struct chunk *chunk = &region->chunks[i];
-        os_lock_take(&run_lock);
-        uint32_t mask = chunk->free & chunk_dirty(chunk);
-        chunk->free &= ~mask;
-        chunk->purging |= mask;
-        if (mask != 0) chunk_rebin(region, i);
-        os_lock_drop(&run_lock);
-        if (mask == 0) continue;
-
-        uint32_t purged = chunk_purge(region, i, mask);
-
-        os_lock_take(&run_lock);
-        chunk->purging &= ~mask;
-        chunk->free |= mask;
-        chunk_set_dirty(chunk, chunk_dirty(chunk) & ~purged);
-        chunk_rebin(region, i);
-        run_returned_bytes += bits_count(purged) * SLICE_BYTES;
-        os_lock_drop(&run_lock);
-        *returned_bytes += bits_count(purged) * SLICE_BYTES;
-        *kept_bytes += bits_count(mask & ~purged) * SLICE_BYTES;
+static size_t chunk_resident(const struct region *region, size_t index, uint32_t mask) {
+    size_t bytes = 0;
+    while (mask != 0) {
+        unsigned first = bits_lowest(mask), count = mask_run(mask);
+        char *start = (char *)region->base + index * CHUNK_BYTES + first * SLICE_BYTES;
+        bytes += os_resident_bytes(start, count * SLICE_BYTES);
+        mask &= ~bits_range(first, count);
     }
+    return bytes;
+}
+
+/* The most of `mask` that `limit_bytes` allow, from the top down; at least one slice. */
+static uint32_t mask_limit(uint32_t mask, size_t limit_bytes) {
+    while (bits_count(mask) > 1 && bits_count(mask) * SLICE_BYTES > limit_bytes) mask &= mask - 1;
+    return mask;
+}
+
+/* A chunk that is all free and clean needs no descriptors: they are all zero. They fill a page, where pages are small. */
+static bool descriptors_purge(const struct region *region, size_t index) {
+    size_t bytes = CHUNK_SLICES * sizeof(struct span);
+    return bytes == os_page_bytes && os_purge(&region->spans[index * CHUNK_SLICES], bytes) == 0;
+}
+
+static void chunk_give_back(struct region *region, size_t index, struct run_purge *purge) {
+    struct chunk *chunk = &region->chunks[index];
+    bool all = purge->limit_bytes == SIZE_MAX;
+    os_lock_take(&run_lock);
+    uint32_t before = chunk->free;
+    uint32_t mask = mask_limit(before & chunk_dirty(chunk), purge->limit_bytes - purge->purged_bytes);
+    bool whole = all && before == UINT32_MAX && chunk->described;
+    uint32_t taken = whole ? before : mask;
+    chunk->free &= ~taken;
+    chunk->purging |= taken;
+    runs.flow.dirty_bytes -= bits_count(mask) * SLICE_BYTES;
+    runs.flow.dirty_low_bytes = size_min(runs.flow.dirty_low_bytes, runs.flow.dirty_bytes);
+    if (taken != 0) chunk_rebin(region, index);
+    os_lock_drop(&run_lock);
+    if (taken == 0) return;
+
+    size_t resident = chunk_resident(region, index, mask);
+    uint32_t purged = chunk_purge(region, index, mask);
+    if (purged != mask) {
+        size_t left = chunk_resident(region, index, mask);
+        resident = resident > left ? resident - left : 0;
+    }
+    bool described = !whole || purged != mask || !descriptors_purge(region, index);
+
+    os_lock_take(&run_lock);
+    chunk->purging &= ~taken;
+    chunk->free |= taken;
+    chunk->described = described;
+    chunk_set_dirty(chunk, chunk_dirty(chunk) & ~purged);
+    chunk_rebin(region, index);
+    runs.flow.dirty_bytes += bits_count(mask & ~purged) * SLICE_BYTES;
+    runs.returned_bytes += resident;
+    os_lock_drop(&run_lock);
+    purge->purged_bytes += bits_count(purged) * SLICE_BYTES;
+    purge->returned_bytes += resident;
+    purge->kept_bytes += bits_count(mask & ~purged) * SLICE_BYTES;
+}
+
+static bool chunk_may_give(const struct chunk *chunk, bool all) {
+    return chunk_dirty(chunk) != 0 || (all && __atomic_load_n(&chunk->described, __ATOMIC_RELAXED));
+}
+
+bool run_purge_step(struct run_purge *purge) {
+    bool all = purge->limit_bytes == SIZE_MAX;
+    if (purge->region == NULL) {
+        purge->region = &region_main;
+        purge->chunks_left = region_top(&region_main) / CHUNK_BYTES;
+    }
+    while (purge->purged_bytes < purge->limit_bytes) {
+        while (purge->chunks_left > 0) {
+            size_t index = --purge->chunks_left;
+            if (!chunk_may_give(&purge->region->chunks[index], all)) continue;
+            chunk_give_back(purge->region, index, purge);
+            return true;
+        }
+        struct region *next = __atomic_load_n(&purge->region->next, __ATOMIC_ACQUIRE);
+        if (next == NULL) return false;
+        purge->region = next;
+        purge->chunks_left = region_top(next) / CHUNK_BYTES;
+    }
+    return false;
 }
 
 size_t run_purge(size_t *kept_bytes) {
-    size_t returned_bytes = 0;
-    for (struct region *region = &region_main; region != NULL; region = region->next)
-        region_purge(region, &returned_bytes, kept_bytes);
-    return returned_bytes;
+    struct run_purge purge = {.limit_bytes = SIZE_MAX};
+    while (run_purge_step(&purge)) {}
+    *kept_bytes += purge.kept_bytes;
+    return purge.returned_bytes;
+}
+
+struct run_flow run_flow(bool reset) {
+    os_lock_take(&run_lock);
+    struct run_flow flow = runs.flow;
+    if (reset) runs.flow.dirty_low_bytes = runs.flow.dirty_bytes;
+    os_lock_drop(&run_lock);
+    return flow;
+}
+
+void run_set_growth_mark(uint64_t clean_taken_bytes) {
+    os_lock_take(&run_lock);
+    runs.growth_mark = clean_taken_bytes;
+    bool reached = runs.flow.clean_taken_bytes >= clean_taken_bytes;
+    atomic_store_explicit(&run_grown, reached ? RUN_GROWN_MAYBE : RUN_NOT_GROWN, memory_order_relaxed);
+    os_lock_drop(&run_lock);
+}
+
+size_t run_resident_bytes(void) {
+    size_t bytes = 0;
+    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+        if (region->base != 0) bytes += os_resident_bytes((void *)region->base, region_top(region));
+    return bytes;
 }
 
 void run_totals(struct run_totals *totals) {
@@ -337,8 +478,18 @@ void run_totals(struct run_totals *totals) {
         totals->reserved_bytes += region->size_bytes;
         totals->metadata_bytes += region->metadata_bytes;
     }
-    totals->returned_bytes = run_returned_bytes;
+    totals->returned_bytes = runs.returned_bytes;
     os_lock_drop(&run_lock);
+}
+
+/* Make the figure of dirty bytes from the masks. Run lock. */
+static void flow_count(void) {
+    size_t slices = 0;
+    for (struct region *region = &region_main; region != NULL; region = region->next)
+        for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++)
+            slices += bits_count(region->chunks[i].free & chunk_dirty(&region->chunks[i]));
+    runs.flow.dirty_bytes = slices * SLICE_BYTES;
+    runs.flow.dirty_low_bytes = size_min(runs.flow.dirty_low_bytes, runs.flow.dirty_bytes);
 }
 
 void run_forked(void) {
@@ -348,6 +499,7 @@ void run_forked(void) {
             region->chunks[i].purging = 0;
             chunk_rebin(region, i);
         }
+    flow_count();
 }
 
 /* The masks of a chunk change in single stores and tell the truth; the bins can be made from them. */
@@ -363,6 +515,7 @@ void run_repair(void) {
             chunk_rebin(region, i);
         }
     }
+    flow_count();
     os_lock_abandon(&run_lock);
 }
 

@@ -46,25 +46,60 @@ tide_hidden bool run_slice_is_dirty(const struct span *head, size_t index);
 /* Whether the slice of this descriptor is free and was in use before. */
 tide_hidden bool run_was_used(const struct span *span);
 
-/* Give all dirty free slices back to the system. Returns the bytes returned, adds those that the system refused to
- * `kept_bytes`. */
-tide_hidden size_t run_purge(size_t *kept_bytes);
+/* Giving dirty free slices back to the system, the highest first, a chunk at a time. */
+struct run_purge {
+    size_t limit_bytes;    /* about so much and no more; SIZE_MAX: all, and the descriptors of empty chunks */
+    size_t purged_bytes;   /* slices that are clean now */
+    size_t returned_bytes; /* of them, what was resident */
+    size_t kept_bytes;     /* slices that the system refused (locked pages) */
+    struct region *region; /* where to go on; NULL before the first step */
+    size_t chunks_left;
+};
+/* The next chunk. False: done. */
+tide_hidden tide_cold bool run_purge_step(struct run_purge *purge);
+/* All at once. Returns the bytes returned, adds those that the system refused to `kept_bytes`. */
+tide_hidden tide_cold size_t run_purge(size_t *kept_bytes);
+
+/* How memory moves between the program and the free runs. */
+struct run_flow {
+    size_t dirty_bytes;         /* free and dirty now */
+    size_t dirty_low_bytes;     /* the least of it since the last look that reset it: what nobody has needed */
+    uint64_t clean_taken_bytes; /* since the start: slices that were clean when taken; they cost page faults */
+    uint64_t taken_bytes;       /* since the start: all slices taken */
+};
+/* A look; `reset`: the low mark starts again from now. */
+tide_hidden tide_cold struct run_flow run_flow(bool reset);
+
+/* Keep at most so much free and dirty; then what exceeds it goes back at once, and the limit doubles, up to RUN_KEEP_MAX_BYTES: so a
+ * small program does not pay again and again. SIZE_MAX: no limit. */
+#define RUN_KEEP_SMALL_BYTES (512 * KIB) /* of a program that is too small for a keeper */
+#define RUN_KEEP_MAX_BYTES MIB
+tide_hidden tide_cold void run_keep_at_most(size_t bytes);
+
+/* Whether the program has grown beyond RUN_GROWTH_STEP_BYTES of resident blocks: maybe, when `clean_taken_bytes` has reached the mark (at first, that
+ * step); surely, when that was seen as memory went back because of the limit above. Setting a mark clears it. */
+#define RUN_GROWTH_STEP_BYTES (2 * MIB)
+enum run_growth { RUN_NOT_GROWN, RUN_GROWN_MAYBE, RUN_GROWN_SURELY };
+extern tide_hidden _Atomic uint32_t run_grown;
+tide_hidden tide_cold void run_set_growth_mark(uint64_t clean_taken_bytes);
+/* Resident bytes of all blocks' memory. */
+tide_hidden tide_cold size_t run_resident_bytes(void);
 
 struct run_totals {
     size_t dirty_bytes; /* free and dirty */
     size_t committed_bytes;
     size_t reserved_bytes;
     size_t metadata_bytes;
-    size_t returned_bytes; /* purged since the start */
+    size_t returned_bytes; /* since the start */
 };
-tide_hidden void run_totals(struct run_totals *totals);
+tide_hidden tide_cold void run_totals(struct run_totals *totals);
 
 /* In a forked child: what another thread was purging is free and dirty. Run lock. */
-tide_hidden void run_forked(void);
+tide_hidden tide_cold void run_forked(void);
 /* If the calling thread holds the run lock, put in order what an operation that will never end has left, and drop it. Slices may be lost. */
-tide_hidden void run_repair(void);
+tide_hidden tide_cold void run_repair(void);
 
 /* Every structure consistent? For tests and debug builds; takes the lock. */
-tide_hidden bool run_validate(void);
+tide_hidden tide_cold bool run_validate(void);
 
 #endif

@@ -28,13 +28,16 @@ enum span_kind {
 };
 
 /* What a heap knows of one of its spans. A span is current (its class allocates from it), or listed (it has room and waits),
- * or neither: full, until a block of it is freed. */
+ * or in hand, or none of these: full, until a block of it is freed. */
 enum span_flag {
     SPAN_CURRENT = 1,
     SPAN_LISTED = 2,
     SPAN_CLEAN = 4,  /* blocks behind `limit` were never touched and read as zero (mid) */
     SPAN_GROWN = 16, /* large: was made by growing another block */
     SPAN_MOVED = 8,  /* large: the mapping cannot merge with its neighbours until it is renewed */
+    SPAN_PUNCHED = 32, /* tiny, mid, listed: no block was taken or freed since its empty pages were given back (punch.h) */
+    SPAN_IN_HAND = 64, /* pages of it are being given back: neither current nor listed */
+    SPAN_POPULATED = 128, /* tiny, mid: the slice of the block carved last may be resident to its end */
 };
 
 #define MID_WORDS 3 /* a mid span has at most 192 blocks */
@@ -59,7 +62,10 @@ struct span {
         uint32_t slices_from_head; /* inner */
     };
     union {
-        struct block *free; /* tiny */
+        struct { /* tiny */
+            struct block *free;
+            _Atomic uint16_t punched; /* pages that were given back: every block that overlaps one is free, and not on the list */
+        };
         struct {            /* mid */
             char *start;    /* of block 0 */
             _Atomic uint64_t free_mask

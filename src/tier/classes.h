@@ -20,6 +20,8 @@
 #define MID_CLASSES 40u
 #define CLASSES (TINY_CLASSES + MID_CLASSES)
 
+enum tier_index { TIER_TINY_INDEX, TIER_MID_INDEX, TIER_LARGE_INDEX, TIER_COUNT };
+
 /* The class of a size of 1 .. 32768 bytes. */
 tide_inline unsigned class_of_size(size_t size) {
     if (size <= 256) return (unsigned)((size + GRANULE_BYTES - 1) / GRANULE_BYTES) - (size != 0);

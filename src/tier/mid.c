@@ -2,9 +2,6 @@
 
 #include "span/run.h"
 
-/* How much is carved at once: what a page fault or two costs more than a miss. */
-#define CARVE_BYTES (8 * KIB)
-
 void mid_init(struct span *head, unsigned class) {
     uint32_t bytes = (uint32_t)class_bytes(class);
     uint32_t slices = (uint32_t)mid_slices(class);
@@ -25,13 +22,32 @@ void mid_init(struct span *head, unsigned class) {
 
 bool mid_carve(struct span *head) {
     if (head->carved == head->capacity) return false;
-    uint32_t count = (uint32_t)size_max(CARVE_BYTES / head->block_bytes, 1);
-    uint32_t end = (uint32_t)size_min(head->carved + count, head->capacity);
+    uint32_t end = head->carved + mid_carve_count(head);
     head->word = (uint8_t)(head->carved / 64);
     for (uint32_t i = head->carved; i < end; i++)
         mid_mask_set(head, i / 64, mid_mask(head, i / 64) | (uint64_t)1 << (i % 64));
     head->carved = (uint16_t)end;
     return true;
+}
+
+bool mid_punch(const struct span *head, uint64_t pages[MID_PAGE_WORDS]) {
+    uint32_t limit = atomic_load_explicit(&head->limit, memory_order_relaxed);
+    size_t touched_bytes = (size_t)limit * head->block_bytes;
+    if ((head->flags & SPAN_POPULATED) != 0) touched_bytes = size_round_up((size_t)head->carved * head->block_bytes, SLICE_BYTES);
+    size_t touched = (touched_bytes + os_page_bytes - 1) / os_page_bytes;
+    bool some = false;
+    for (size_t word = 0; word < MID_PAGE_WORDS; word++) {
+        size_t count = touched <= word * 64 ? 0 : size_min(touched - word * 64, 64);
+        pages[word] = count == 64 ? UINT64_MAX : ((uint64_t)1 << count) - 1;
+    }
+    for (uint32_t i = 0; i < limit; i++) {
+        if (mid_is_free(head, i)) continue;
+        size_t first = (size_t)i * head->block_bytes / os_page_bytes;
+        size_t last = ((size_t)(i + 1) * head->block_bytes - 1) / os_page_bytes;
+        for (size_t page = first; page <= last; page++) pages[page / 64] &= ~((uint64_t)1 << (page % 64));
+    }
+    for (size_t word = 0; word < MID_PAGE_WORDS; word++) some = some || pages[word] != 0;
+    return some;
 }
 
 void mid_clear_inner(struct span *head) {

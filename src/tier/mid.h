@@ -91,10 +91,20 @@ tide_inline void mid_push(struct span *head, uint32_t index) {
     head->used--;
 }
 
+/* How much is carved at once: what a page fault or two costs more than a miss. */
+#define MID_CARVE_BYTES (8 * KIB)
+tide_inline uint32_t mid_carve_count(const struct span *head) {
+    uint32_t count = (uint32_t)size_max(MID_CARVE_BYTES / head->block_bytes, 1);
+    return (uint32_t)size_min(count, (size_t)(head->capacity - head->carved));
+}
+
 /* Make a taken run of mid_slices(class) slices a span of `class`, with no block carved yet. */
 tide_hidden void mid_init(struct span *head, unsigned class);
 /* Carve the next blocks, when none is free. False: all are carved. */
 tide_hidden bool mid_carve(struct span *head);
+#define MID_PAGE_WORDS 2 /* 512 KiB of pages of 4 KiB */
+/* The pages that hold no live block and may be resident, as a mask. False: none. They may be given back as long as nobody takes a block. */
+tide_hidden bool mid_punch(const struct span *head, uint64_t pages[MID_PAGE_WORDS]);
 /* Undo mid_init but for the head: clears the inner descriptors. */
 tide_hidden void mid_clear_inner(struct span *head);
 tide_hidden bool mid_validate(const struct span *head);

@@ -1,6 +1,5 @@
 #include "tier/tiny.h"
 
-#include "os/os.h"
 #include "span/region.h"
 
 /* A span's first pages are carved one at a time; once this much is in use, several at once. */
@@ -39,7 +38,71 @@ bool tiny_carve(struct span *span) {
     return true;
 }
 
+static uint32_t tiny_index(const struct span *span, uint32_t offset) {
+    return (uint32_t)(((uint64_t)offset * span->inverse) >> 32);
+}
+
+/* The walk of a list that criss-crosses its span waits for memory at every step; going through the span in order first does not. */
+static void tiny_sweep(const struct span *span, const char *start, uint32_t limit) {
+    uint32_t punched = atomic_load_explicit(&span->punched, memory_order_relaxed);
+    for (uint32_t offset = 0; offset < limit; offset += 64)
+        if ((punched & tiny_pages(offset, 1)) == 0) __builtin_prefetch(start + offset);
+}
+
+uint32_t tiny_punch(struct span *span) {
+    uint64_t on_list[SLICE_BYTES / GRANULE_BYTES / 64] = {0};
+    const char *start = span_start(span);
+    uint32_t bytes = span->block_bytes, limit = span->limit;
+    uint32_t punched = atomic_load_explicit(&span->punched, memory_order_relaxed);
+
+    tiny_sweep(span, start, limit);
+    for (const struct block *block = span->free; block != NULL; block = block->next) {
+        uint32_t index = tiny_index(span, tiny_offset(block));
+        on_list[index / 64] |= (uint64_t)1 << (index % 64);
+    }
+    uint32_t live = 0;
+    for (uint32_t i = 0; i < span->carved; i++)
+        if ((on_list[i / 64] >> (i % 64) & 1) == 0 && !tiny_is_withheld(span, i * bytes)) live |= tiny_pages(i * bytes, bytes);
+    uint32_t touched = limit == 0 ? 0 : tiny_pages(0, limit);
+    uint32_t early = (span->flags & SPAN_POPULATED) != 0 ? tiny_pages(0, SLICE_BYTES) & ~touched : 0;
+    uint32_t drop = touched & ~live & ~punched;
+    if (drop == 0) return early;
+
+    atomic_store_explicit(&span->punched, (uint16_t)(punched | drop), memory_order_relaxed);
+    struct block *next = NULL;
+    for (uint32_t i = span->carved; i-- > 0;) { /* backwards, so that the list runs forwards */
+        if ((on_list[i / 64] >> (i % 64) & 1) == 0 || tiny_is_withheld(span, i * bytes)) continue;
+        struct block *block = (struct block *)(start + (size_t)i * bytes);
+        block->next = next;
+        next = block;
+    }
+    span->free = next;
+    return drop | early;
+}
+
+bool tiny_mend(struct span *span) {
+    char *start = span_start(span);
+    uint32_t bytes = span->block_bytes;
+    while (span->free == NULL) {
+        uint32_t punched = atomic_load_explicit(&span->punched, memory_order_relaxed);
+        if (punched == 0) return false;
+        uint32_t page = bits_lowest(punched);
+        atomic_store_explicit(&span->punched, (uint16_t)(punched & (punched - 1)), memory_order_relaxed);
+        uint32_t from = page * (uint32_t)os_page_bytes / bytes;
+        uint32_t end = (uint32_t)size_min(((page + 1) * os_page_bytes + bytes - 1) / bytes, span->carved);
+        for (uint32_t i = end; i-- > from;) {
+            if (tiny_is_withheld(span, i * bytes)) continue;
+            struct block *block = (struct block *)(start + (size_t)i * bytes);
+            block->next = span->free;
+            block->key = tiny_key(span, block);
+            span->free = block;
+        }
+    }
+    return true;
+}
+
 bool tiny_is_free(const struct span *span, const struct block *block) {
+    if (tiny_is_withheld(span, tiny_offset(block))) return true;
     for (const struct block *at = span->free; at != NULL; at = at->next)
         if (at == block) return true;
     return false;
@@ -52,8 +115,10 @@ bool tiny_validate(const struct span *span) {
         size_t offset = (size_t)((const char *)block - start);
         if (offset >= span->limit || offset % span->block_bytes != 0) return false;
         if (block->key != tiny_key(span, block)) return false;
+        if (tiny_is_withheld(span, (uint32_t)offset)) return false;
         if (++free_count > span->carved) return false; /* a cycle */
     }
+    for (uint32_t i = 0; i < span->carved; i++) free_count += tiny_is_withheld(span, i * span->block_bytes);
     uint32_t bias = (span->flags & SPAN_CURRENT) != 0;
     return span->used + free_count == span->carved + bias && span->limit == (uint32_t)span->carved * span->block_bytes;
 }

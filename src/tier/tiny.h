@@ -6,6 +6,9 @@
  * Free blocks form a list through their first word: the ready list that malloc pops and free pushes. Blocks are made
  * ("carved") a page or so at a time from the front, so a span of a few blocks touches one page.
  *
+ * Pages without a live block can be given back ("punched"): the blocks that overlap them are withheld from the list, until it is
+ * empty and they are made again, a page at a time ("mended").
+ *
  * The key in the second word tells a free block from a live one: the sum of two addresses, which no program holds by chance.
  * malloc clears it. It makes a double free known at the second free.
  *
@@ -14,6 +17,7 @@
 #ifndef TIDE_TIER_TINY_H
 #define TIDE_TIER_TINY_H
 
+#include "os/os.h"
 #include "span/span.h"
 #include "tier/classes.h"
 
@@ -53,6 +57,24 @@ tide_inline void tiny_push(struct span *span, struct block *block) {
     span->free = block;
     span->used--;
 }
+
+/* The pages that `bytes` from `offset` on overlap, as a mask. */
+tide_inline uint32_t tiny_pages(uint32_t offset, uint32_t bytes) {
+    uint32_t first = offset / (uint32_t)os_page_bytes, last = (offset + bytes - 1) / (uint32_t)os_page_bytes;
+    return (UINT32_C(2) << last) - (UINT32_C(1) << first);
+}
+
+/* Whether the block at `offset` is free because a page of it was given back. Any thread may ask this of a block that it holds. */
+tide_inline bool tiny_is_withheld(const struct span *span, uint32_t offset) {
+    uint32_t punched = atomic_load_explicit(&span->punched, memory_order_relaxed);
+    return unlikely(punched != 0) && (punched & tiny_pages(offset, span->block_bytes)) != 0;
+}
+
+/* Withhold the blocks of pages that hold no live block. Returns these pages, and those that were populated too early, as a mask: they may be given back
+ * until the span is used again. */
+tide_hidden uint32_t tiny_punch(struct span *span);
+/* Put the withheld blocks of a page or more on an empty ready list. False: none were withheld. */
+tide_hidden bool tiny_mend(struct span *span);
 
 /* Make a taken slice a span of `class`, with no block carved yet. */
 tide_hidden void tiny_init(struct span *span, unsigned class);

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "heap/bell.h"
 #include "unit.h"
 
 #define REAL_PAGE ((size_t)4096)
@@ -199,6 +200,13 @@ void fake_lock_pages(const void *at, size_t bytes, bool locked) {
     areas_merge();
 }
 
+size_t os_resident_bytes(const void *at, size_t bytes) {
+    if (bytes == 0) return 0;
+    must_be_pages("os_resident_bytes", at, bytes);
+    if (fake.on_resident != NULL) fake.on_resident(at, bytes);
+    return fake_resident_bytes(at, bytes);
+}
+
 /* --- os.h: memory --------------------------------------------------------------------------------------------------- */
 
 static bool charge(size_t bytes) {
@@ -254,6 +262,11 @@ int os_commit(void *at, size_t bytes) {
     for (size_t i = first; i < end; i++) areas[i].state = AREA_COMMITTED;
     areas_merge();
     return 0;
+}
+
+void os_populate(void *at, size_t bytes) {
+    must_have_state("os_populate", at, bytes, AREA_COMMITTED);
+    for (size_t i = 0; i < bytes; i += REAL_PAGE) ((volatile char *)at)[i] = 0;
 }
 
 int os_purge(void *at, size_t bytes) {
@@ -394,16 +407,21 @@ void os_lock_take(struct os_lock *lock) {
         fail_msg("thread %u waits for a lock that thread %u holds: deadlock", thread_id, lock_holder(lock));
 }
 
+static void lock_free(struct os_lock *lock) {
+    lock->depth = 0;
+    atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
+    unsigned i = 0;
+    while (held[i] != lock) i++;
+    held[i] = held[--locks_held];
+}
+
 void os_lock_drop(struct os_lock *lock) {
     if (!os_lock_is_mine(lock)) fail_msg("thread %u drops a lock that is not its own", thread_id);
     if (lock->depth > 0) {
         lock->depth--;
         return;
     }
-    atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
-    unsigned i = 0;
-    while (held[i] != lock) i++;
-    held[i] = held[--locks_held];
+    lock_free(lock);
 }
 
 void os_lock_abandon(struct os_lock *lock) {
@@ -418,20 +436,39 @@ uint32_t os_forked(void) { return thread_id; }
 bool os_lock_inherit(struct os_lock *lock, uint32_t old_id) {
     uint32_t holder = lock_holder(lock);
     if (holder == 0 || holder == old_id) return false;
-    atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
-    lock->depth = 0;
+    lock_free(lock);
     return true;
 }
 
 bool os_barrier_register(void) { return call_begin(FAKE_BARRIER_REGISTER, NULL, 0) == 0; }
 int os_barrier(void) { return call_begin(FAKE_BARRIER, NULL, 0); }
 
+void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    if (atomic_load(word) != value) return;
+    if (timeout_ns == UINT64_MAX) fail_msg("os_wait: nobody is there to wake the only thread");
+    os_sleep_ns(timeout_ns);
+}
+
+void os_wake(_Atomic uint32_t *word) {
+    (void)word;
+    fake.wakes++;
+}
+
 uint64_t os_now_ns(void) { return fake.now_ns; }
+uint64_t os_thread_cpu_ns(void) { return fake.now_ns; }
 
 void os_sleep_ns(uint64_t ns) {
     fake.now_ns += ns;
     fake.slept_ns += ns;
 }
+
+/* --- bell.h: what the layer above the heap defines ------------------------------------------------------------------ */
+
+void heap_on_growth(void) {
+    fake.growths++;
+    if (fake.on_growth != NULL) fake.on_growth();
+}
+void heap_on_fork(void) { fake.forks++; }
 
 /* --- os.h: process -------------------------------------------------------------------------------------------------- */
 

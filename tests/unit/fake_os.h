@@ -39,6 +39,8 @@ struct fake {
     char **environment;          /* NULL: too early, or raised privileges */
     bool emulated, on_signal_stack;
     uint64_t now_ns, slept_ns;
+    size_t wakes;                 /* calls of os_wake */
+    size_t growths, forks;        /* calls of heap_on_growth and heap_on_fork, which the layer above the heap defines */
     size_t count[FAKE_CALLS + 1]; /* calls so far; [FAKE_ANY]: of all kinds */
     size_t failed;                /* calls that a script or a limit made fail */
     size_t huge_forbidden_bytes;
@@ -46,6 +48,8 @@ struct fake {
     char error[4096];     /* all that was printed */
     /* Looks on before a call of the kinds above does its work: what locks are held, what state things are in. */
     void (*on_call)(enum fake_call call, void *at, size_t bytes);
+    void (*on_resident)(const void *at, size_t bytes); /* the same for os_resident_bytes, which cannot fail */
+    void (*on_growth)(void);
     /* Locks may be taken in rising order of rank only; 0: not ranked. */
     int (*lock_rank)(const struct os_lock *lock);
     const char *abort_expected; /* fake_abort_text */

@@ -1,4 +1,4 @@
-/* span/run.c: placement, states, purging, and random operations against an array of slices. */
+/* span/run.c: placement, states, and random operations against an array of slices. flow_test.c has the purging. */
 #include "span/run.h"
 #include "unit.h"
 
@@ -149,6 +149,7 @@ static void test_second_region(void **state) {
         release(spans[i], 8, RUN_DIRTY);
     }
     assert_int_equal(totals().dirty_bytes, 20 * MIB);
+    assert_int_equal(run_flow(false).dirty_bytes, 20 * MIB);
     size_t kept = 0;
     assert_int_equal(run_purge(&kept), 20 * MIB);
     assert_int_equal(kept, 0);
@@ -212,101 +213,6 @@ static void test_extend_without_memory(void **state) {
     assert_true(run_extend(run, CHUNK_SLICES, 1));
 }
 
-/* --- purging -------------------------------------------------------------------------------------------------------- */
-
-static void test_purge(void **state) {
-    (void)state;
-    start(64 * MIB);
-    struct span *a = take(6, 1), *live = take(1, 1), *b = take(40, 1);
-    memset(span_start(a), 1, 6 * SLICE_BYTES);
-    memset(span_start(live), 2, SLICE_BYTES);
-    memset(span_start(b), 3, 40 * SLICE_BYTES);
-    release(a, 6, RUN_DIRTY);
-    release(b, 40, RUN_DIRTY);
-    assert_int_equal(totals().dirty_bytes, 46 * SLICE_BYTES);
-    assert_true(run_was_used(a));
-    assert_false(run_was_used(live));
-    size_t kept = 0, calls = fake.count[FAKE_PURGE];
-    assert_int_equal(run_purge(&kept), 46 * SLICE_BYTES);
-    assert_int_equal(fake.count[FAKE_PURGE] - calls, 3); /* merged, chunk by chunk */
-    assert_int_equal(kept, 0);
-    assert_true(run_validate());
-    assert_int_equal(totals().dirty_bytes, 0);
-    assert_int_equal(totals().returned_bytes, 46 * SLICE_BYTES);
-    assert_int_equal(fake_resident_bytes((void *)region_main.base, region_top(&region_main)), SLICE_BYTES);
-    assert_int_equal(span_start(live)[SLICE_BYTES - 1], 2);
-    assert_false(run_was_used(a));
-    assert_int_equal(run_purge(&kept), 0);
-    assert_false(run_slice_is_dirty(take(6, 1), 0));
-}
-
-static void test_purge_with_locked_pages(void **state) {
-    (void)state;
-    start(64 * MIB);
-    struct span *run = take(30, 1);
-    memset(span_start(run), 1, 30 * SLICE_BYTES);
-    fake_lock_pages(span_start(run) + 7 * SLICE_BYTES + 8 * KIB, 4 * KIB, true);
-    fake_lock_pages(span_start(run) + 20 * SLICE_BYTES, 4 * KIB, true);
-    release(run, 30, RUN_DIRTY);
-    size_t kept = 0;
-    assert_int_equal(run_purge(&kept), 28 * SLICE_BYTES);
-    assert_int_equal(kept, 2 * SLICE_BYTES);
-    assert_int_equal(totals().dirty_bytes, 2 * SLICE_BYTES); /* those are not believed to be clean */
-    assert_int_equal(totals().returned_bytes, 28 * SLICE_BYTES);
-    assert_true(run_validate());
-    for (size_t i = 0; i < 30; i++) assert_int_equal(run_slice_is_dirty(&region_main.spans[i], 0), i == 7 || i == 20);
-    fake_lock_pages(span_start(run), 30 * SLICE_BYTES, false);
-    kept = 0;
-    assert_int_equal(run_purge(&kept), 2 * SLICE_BYTES);
-    assert_int_equal(kept, 0);
-    assert_int_equal(fake_resident_bytes((void *)region_main.base, 30 * SLICE_BYTES), 0);
-}
-
-static void test_purge_that_always_fails(void **state) {
-    (void)state;
-    start(64 * MIB);
-    struct span *run = take(30, 1);
-    release(run, 30, RUN_DIRTY);
-    fake_fail(FAKE_PURGE, 1, SIZE_MAX, EINVAL);
-    size_t kept = 0;
-    assert_int_equal(run_purge(&kept), 0);
-    assert_int_equal(kept, 30 * SLICE_BYTES);
-    assert_int_equal(totals().dirty_bytes, 30 * SLICE_BYTES);
-    assert_int_equal(totals().returned_bytes, 0);
-    assert_true(run_validate());
-}
-
-/* While pages are being given back no lock is held, and nobody can take them. */
-static struct span *taken_meanwhile;
-static unsigned looked_on;
-
-static void take_meanwhile(enum fake_call call, void *at, size_t bytes) {
-    if (call != FAKE_PURGE) return;
-    looked_on++;
-    assert_int_equal(fake_locks_held(), 0);
-    assert_true(run_validate());
-    assert_int_equal(totals().dirty_bytes, 0);
-    fake.on_call = NULL;
-    taken_meanwhile = run_take(2, 1);
-    char *start = span_start(taken_meanwhile);
-    assert_true(start + 2 * SLICE_BYTES <= (char *)at || start >= (char *)at + bytes);
-    memset(start, 9, 2 * SLICE_BYTES);
-}
-
-static void test_purge_beside_take(void **state) {
-    (void)state;
-    start(64 * MIB);
-    struct span *run = take(4, 1);
-    assert_non_null(take(1, 1));
-    release(run, 4, RUN_DIRTY);
-    fake.on_call = take_meanwhile;
-    size_t kept = 0;
-    assert_int_equal(run_purge(&kept), 4 * SLICE_BYTES);
-    assert_int_equal(looked_on, 1);
-    assert_int_equal(span_start(taken_meanwhile)[0], 9);
-    assert_true(run_validate());
-}
-
 /* --- put in order --------------------------------------------------------------------------------------------------- */
 
 static void test_repair(void **state) {
@@ -355,6 +261,16 @@ static struct {
     struct span *head;
     size_t slices;
 } runs[RUNS];
+static struct run_flow flow;
+
+static void check_flow(bool reset) {
+    struct run_flow seen = run_flow(reset);
+    assert_int_equal(seen.dirty_bytes, flow.dirty_bytes);
+    assert_int_equal(seen.dirty_low_bytes, flow.dirty_low_bytes);
+    assert_int_equal(seen.clean_taken_bytes, flow.clean_taken_bytes);
+    assert_int_equal(seen.taken_bytes, flow.taken_bytes);
+    if (reset) flow.dirty_low_bytes = flow.dirty_bytes;
+}
 
 static bool model_has_room(size_t count, size_t alignment) {
     for (size_t from = 0; from + count <= MODEL_SLICES; from++) {
@@ -377,7 +293,11 @@ static void model_take(struct span *head, size_t first, size_t count) {
         word[0] = slice + 1;
         word[SLICE_BYTES / 8 - 1] = ~(uint64_t)slice;
         model[slice].live = true;
+        flow.dirty_bytes -= model[slice].dirty ? SLICE_BYTES : 0;
+        flow.clean_taken_bytes += model[slice].dirty ? 0 : SLICE_BYTES;
     }
+    flow.taken_bytes += count * SLICE_BYTES;
+    flow.dirty_low_bytes = size_min(flow.dirty_low_bytes, flow.dirty_bytes);
 }
 
 static void model_release(struct span *head, size_t first, size_t count, enum run_state state) {
@@ -387,6 +307,7 @@ static void model_release(struct span *head, size_t first, size_t count, enum ru
         assert_true(word[0] == slice + 1 && word[SLICE_BYTES / 8 - 1] == ~(uint64_t)slice);
         model[slice].live = false;
         model[slice].dirty = state == RUN_DIRTY;
+        flow.dirty_bytes += model[slice].dirty ? SLICE_BYTES : 0;
     }
     if (state == RUN_CLEAN) assert_int_equal(os_purge(span_start(head) + first * SLICE_BYTES, count * SLICE_BYTES), 0);
 }
@@ -443,13 +364,28 @@ static void random_step(struct unit_random *random) {
     }
 }
 
+static size_t model_resident(size_t slice) {
+    return fake_resident_bytes((char *)region_main.base + slice * SLICE_BYTES, SLICE_BYTES);
+}
+
 static void model_purge(void) {
-    size_t dirty = 0, kept = 0;
-    for (size_t i = 0; i < MODEL_SLICES; i++) dirty += model[i].dirty && !model[i].live;
+    size_t dirty = 0, resident = 0, kept = 0, returned = totals().returned_bytes;
+    for (size_t i = 0; i < region_top(&region_main) / SLICE_BYTES; i++) {
+        if (model[i].live) continue;
+        dirty += model[i].dirty;
+        resident += model_resident(i);
+        if (!model[i].dirty) assert_int_equal(model_resident(i), 0);
+    }
     assert_int_equal(totals().dirty_bytes, dirty * SLICE_BYTES);
-    assert_int_equal(run_purge(&kept), dirty * SLICE_BYTES);
-    for (size_t i = 0; i < MODEL_SLICES; i++)
-        if (!model[i].live) model[i].dirty = false;
+    assert_int_equal(run_purge(&kept), resident);
+    assert_int_equal(totals().returned_bytes - returned, resident);
+    assert_int_equal(kept, 0);
+    for (size_t i = 0; i < region_top(&region_main) / SLICE_BYTES; i++) {
+        if (model[i].live) continue;
+        model[i].dirty = false;
+        assert_int_equal(model_resident(i), 0);
+    }
+    flow.dirty_bytes = flow.dirty_low_bytes = 0;
 }
 
 static void random_operations(size_t page_bytes, size_t offset, uint64_t seed) {
@@ -461,6 +397,7 @@ static void random_operations(size_t page_bytes, size_t offset, uint64_t seed) {
     for (int step = 0; step < 20000; step++) {
         random_step(&random);
         assert_true(run_validate());
+        check_flow(unit_random(&random, 200) == 0);
         if (unit_random(&random, 500) == 0) model_purge();
     }
     for (size_t i = 0; i < RUNS; i++)
@@ -491,24 +428,13 @@ static void test_random_64k_pages(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_best_fit),
-        cmocka_unit_test(test_dirty_first),
-        cmocka_unit_test(test_alignment),
-        cmocka_unit_test(test_coarse_alignment),
-        cmocka_unit_test(test_across_chunks),
-        cmocka_unit_test(test_exact_end_of_the_region),
-        cmocka_unit_test(test_second_region),
-        cmocka_unit_test(test_extend_and_shorten),
-        cmocka_unit_test(test_release_front),
-        cmocka_unit_test(test_extend_without_memory),
-        cmocka_unit_test(test_purge),
-        cmocka_unit_test(test_purge_with_locked_pages),
-        cmocka_unit_test(test_purge_that_always_fails),
-        cmocka_unit_test(test_purge_beside_take),
-        cmocka_unit_test(test_repair),
-        cmocka_unit_test(test_validate_sees),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_random_odd_base),
+        cmocka_unit_test(test_best_fit),         cmocka_unit_test(test_dirty_first),
+        cmocka_unit_test(test_alignment),        cmocka_unit_test(test_coarse_alignment),
+        cmocka_unit_test(test_across_chunks),    cmocka_unit_test(test_exact_end_of_the_region),
+        cmocka_unit_test(test_second_region),    cmocka_unit_test(test_extend_and_shorten),
+        cmocka_unit_test(test_release_front),    cmocka_unit_test(test_extend_without_memory),
+        cmocka_unit_test(test_repair),           cmocka_unit_test(test_validate_sees),
+        cmocka_unit_test(test_random),           cmocka_unit_test(test_random_odd_base),
         cmocka_unit_test(test_random_64k_pages),
     };
     return unit_run(tests, COUNT_OF(tests));

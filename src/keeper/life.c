@@ -1,0 +1,185 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "keeper/life.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include "heap/bell.h"
+#include "keeper/keeper.h"
+#include "keeper/note.h"
+#include "os/options.h"
+#include "span/run.h"
+
+/* The thread's own need is a few KiB; libc puts the program's thread-local variables there, too. */
+#define STACK_MIN_BYTES (64 * KIB)
+#define STACK_MAX_BYTES (64 * MIB)
+/* Checking how much is resident costs a system call or two: not more often than once for so much growth. */
+#define CHECK_MIN_BYTES (256 * KIB)
+
+enum { LIFE_NONE, LIFE_STARTING, LIFE_RUNNING };
+static _Atomic uint32_t life_state;
+static _Atomic uint32_t life_stop; /* 1: the thread must end */
+static struct os_lock life_lock;
+static pthread_t life_thread;
+static _Atomic int life_process; /* 0: too early for a thread */
+
+static void growth_mark_in(uint64_t bytes) { run_set_growth_mark(run_flow(false).clean_taken_bytes + bytes); }
+
+void life_begin(void) { atomic_store_explicit(&life_process, os_process_id(), memory_order_relaxed); }
+
+bool life_runs(void) { return atomic_load_explicit(&life_state, memory_order_relaxed) != LIFE_NONE; }
+
+/* --- the thread ---------------------------------------------------------------------------------------------------- */
+
+/* Sleep until `due_ns`, or until the bell rings, where that is what the keeper waits for, or until the thread must end. */
+static void life_sleep(uint64_t due_ns, bool for_bell) {
+    uint64_t now_ns = os_now_ns();
+    uint64_t time_ns = due_ns == UINT64_MAX ? UINT64_MAX : due_ns > now_ns ? due_ns - now_ns : 0;
+    if (time_ns == 0) return;
+    if (!for_bell) {
+        os_wait(&life_stop, 0, time_ns);
+        return;
+    }
+    uint32_t asked = BELL_ASKED;
+    if (!atomic_compare_exchange_strong(&heap_bell, &asked, BELL_ASLEEP)) return;
+    if (atomic_load(&life_stop) == 0) os_wait(&heap_bell, BELL_ASLEEP, time_ns);
+    uint32_t asleep = BELL_ASLEEP;
+    atomic_compare_exchange_strong(&heap_bell, &asleep, BELL_ASKED);
+}
+
+/* Nobody is left. True: the thread must end, and nobody joins it. */
+static bool life_leave(void) {
+    bool leave = false;
+    os_lock_take(&life_lock);
+    if (atomic_load(&life_stop) == 0) {
+        leave = true;
+        pthread_detach(pthread_self());
+        atomic_store(&heap_bell, BELL_QUIET);
+        atomic_store(&keeper_figures.runs, 0);
+        growth_mark_in(RUN_GROWTH_STEP_BYTES);
+        atomic_store(&life_state, LIFE_NONE);
+    }
+    os_lock_drop(&life_lock);
+    return leave;
+}
+
+static void *life_main(void *nothing) {
+    bool own_files = os_detach_thread("tide-keeper", options.log != LOG_OFF);
+    if (own_files) pressure_open();
+    note_start();
+    while (atomic_load(&life_stop) == 0) {
+        os_lock_take(&keeper_lock);
+        uint64_t due_ns = keeper_step(os_now_ns(), false);
+        bool for_bell = keeper_waits_for_bell(), alone = keeper_is_alone();
+        os_lock_drop(&keeper_lock);
+        atomic_store_explicit(&keeper_figures.cpu_ns, os_thread_cpu_ns(), memory_order_relaxed);
+        if (alone && life_leave()) break;
+        life_sleep(due_ns, for_bell);
+        atomic_fetch_add_explicit(&keeper_figures.wakeups, 1, memory_order_relaxed);
+    }
+    pressure_close();
+    return nothing;
+}
+
+/* libc wants the stack to hold the program's thread-local variables as well, and says how much only by refusing. */
+static int thread_create(void) {
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error != 0) return error;
+    for (size_t bytes = STACK_MIN_BYTES; bytes <= STACK_MAX_BYTES; bytes *= 2) {
+        error = pthread_attr_setstacksize(&attributes, bytes);
+        if (error == 0) error = pthread_create(&life_thread, &attributes, life_main, NULL);
+        if (error != EINVAL) break;
+    }
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+static int life_start(void) {
+    sigset_t all, before;
+    sigfillset(&all);
+    atomic_store(&life_stop, 0);
+    os_lock_take(&keeper_lock);
+    keeper_reset();
+    os_lock_drop(&keeper_lock);
+    int saved = errno;
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* libc leaves out the signals that setuid and cancellation need */
+    int error = thread_create();
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = saved;
+    return error;
+}
+
+static void life_start_once(void) {
+    uint32_t none = LIFE_NONE;
+    if (!atomic_compare_exchange_strong(&life_state, &none, LIFE_STARTING)) return;
+    run_set_growth_mark(UINT64_MAX);
+    run_keep_at_most(SIZE_MAX);
+    int error = life_start();
+    if (error != 0) { /* no thread allowed: ask again after as much growth again */
+        note_failure("no thread", error);
+        growth_mark_in(run_flow(false).clean_taken_bytes);
+    } else {
+        atomic_store(&keeper_figures.runs, 1);
+    }
+    atomic_store(&life_state, error == 0 ? LIFE_RUNNING : LIFE_NONE);
+}
+
+/* --- when ---------------------------------------------------------------------------------------------------------- */
+
+void heap_on_growth(void) {
+    if (options.mode == MODE_STATIC || options.keeper == 0 || life_runs()) {
+        run_set_growth_mark(UINT64_MAX);
+        return;
+    }
+    /* In a child of vfork, which shares our memory, a thread would be the end of both. */
+    if (atomic_load_explicit(&life_process, memory_order_relaxed) != os_process_id()) return;
+    bool surely = load_relaxed(&run_grown) == RUN_GROWN_SURELY;
+    size_t resident = surely ? RUN_GROWTH_STEP_BYTES : run_resident_bytes();
+    if (resident < RUN_GROWTH_STEP_BYTES)
+        growth_mark_in(size_max(RUN_GROWTH_STEP_BYTES - resident, CHECK_MIN_BYTES));
+    else
+        life_start_once();
+}
+
+void heap_on_fork(void) {
+    atomic_store(&life_state, LIFE_NONE);
+    atomic_store(&life_stop, 0);
+    atomic_store(&heap_bell, BELL_QUIET);
+    atomic_store(&keeper_figures.runs, 0);
+    keeper_lock = life_lock = (struct os_lock){0};
+    if (atomic_load(&life_process) != 0) life_begin();
+    growth_mark_in(RUN_GROWTH_STEP_BYTES);
+}
+
+bool life_pause(void) {
+    os_lock_take(&life_lock);
+    bool running = atomic_load(&life_state) == LIFE_RUNNING;
+    if (running) {
+        atomic_store(&life_stop, 1);
+        os_wake(&life_stop);
+        bell_ring();
+    }
+    os_lock_drop(&life_lock);
+    if (!running) return false;
+    pthread_join(life_thread, NULL);
+    atomic_store(&heap_bell, BELL_QUIET);
+    atomic_store(&keeper_figures.runs, 0);
+    atomic_store(&life_state, LIFE_NONE);
+    return true;
+}
+
+void life_option_set(void) {
+    bool wanted = options.mode != MODE_STATIC && options.keeper != 0;
+    if (!life_runs()) {
+        run_keep_at_most(wanted ? RUN_KEEP_SMALL_BYTES : SIZE_MAX);
+        growth_mark_in(0); /* the next allocation that is not a hit looks again */
+    }
+    os_wake(&life_stop);
+    bell_ring();
+}
+
+void life_resume(void) { life_start_once(); }
