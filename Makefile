@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all debug check check-programs bench demo lint format install uninstall clean help
+.PHONY: all debug check check-programs bench battle verify demo lint format install uninstall clean help
 
 all: ## build/libtidemalloc.so, build/libtidemalloc.a and build/tide (the default)
 	@scripts/setup.sh build
@@ -26,6 +26,15 @@ bench: all ## measure time and memory against other allocators
 	@scripts/setup.sh bench
 	@scripts/build.sh release -DTIDE_BENCH=ON bench_programs
 	@python3 bench/run.py $(BENCH_ARGS)
+
+verify: ## check the models of the claim with large bounds (minutes)
+	@scripts/setup.sh verify
+	@tests/model/verify.sh --large
+
+battle: all ## burst, then rest: what comes back, in every mode and with other allocators
+	@scripts/setup.sh bench
+	@scripts/build.sh release -DTIDE_BENCH=ON bench_programs
+	@python3 bench/battle/run.py $(BATTLE_ARGS)
 
 demo: all ## see memory flow back while a program runs
 	@scripts/setup.sh demo

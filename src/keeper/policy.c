@@ -16,13 +16,16 @@
 
 #define RATE_HIGH_BYTES ((uint64_t)64 << 20) /* per tick */
 #define RATE_LOW_BYTES ((uint64_t)4 << 20)
-/* So many ticks without regret halve the window. */
-#define CALM_TICKS 16u
+/* So many ticks without regret halve the window; each regret doubles the number. */
+#define CALM_TICKS_MIN 16u
+#define CALM_TICKS_MAX 4096u
 
 static uint64_t u64_max(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static uint64_t u64_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-void policy_init(struct policy *policy, enum mode mode) { *policy = (struct policy){.mode = mode, .window = 1}; }
+void policy_init(struct policy *policy, enum mode mode) {
+    *policy = (struct policy){.mode = mode, .window = 1, .calm_needed = CALM_TICKS_MIN};
+}
 
 /* --- patience ------------------------------------------------------------------------------------------------------ */
 
@@ -190,9 +193,11 @@ static void regret_note(struct policy *policy, const struct policy_sight *sight)
     policy->regret_bytes += missed;
     if (missed >= POLICY_WORTH_BYTES && missed >= policy->trimmed_bytes / 4) {
         policy->window = (unsigned)size_min(policy->window * 2, POLICY_WINDOWS);
+        policy->calm_needed = (unsigned)size_min(policy->calm_needed * 2, CALM_TICKS_MAX);
         policy->trimmed_bytes = 0;
         policy->calm = 0;
-    } else if (++policy->calm >= CALM_TICKS) {
+    } else if (++policy->calm >= policy->calm_needed) {
+        if (policy->window == 1) policy->calm_needed = (unsigned)size_max(policy->calm_needed / 2, CALM_TICKS_MIN);
         policy->window = (unsigned)size_max(policy->window / 2, 1);
         policy->trimmed_bytes = 0;
         policy->calm = 0;

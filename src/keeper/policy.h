@@ -10,7 +10,7 @@
  * makes the next harder to earn.
  *
  * Busy. Every 100 ms the free memory that nobody needed in the last window shrinks by half. Memory that is given back in this way and
- * missed afterwards ("regret") doubles the window; trims without regret halve it again.
+ * missed afterwards ("regret") doubles the window; a long time without regret, longer after each, halves it again.
  */
 #ifndef TIDE_KEEPER_POLICY_H
 #define TIDE_KEEPER_POLICY_H
@@ -60,7 +60,7 @@ struct policy {
     size_t hold_bytes;
     /* shrinking */
     size_t lows[POLICY_WINDOWS]; /* a ring, by tick */
-    unsigned tick, ticks_seen, window, calm;
+    unsigned tick, ticks_seen, window, calm, calm_needed;
     uint64_t tick_clean_bytes;
     size_t trimmed_bytes;                                    /* by the last trims, not missed so far */
     struct pool {
