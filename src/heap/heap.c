@@ -146,6 +146,11 @@ void heap_free_miss(struct span *span, void *block) {
         heap_span_emptied(heap, span);
         return;
     }
+    if (unlikely(load_relaxed(&run_keep_bytes) != SIZE_MAX) && span->used == 1 && (span->flags & SPAN_CURRENT) != 0) {
+        heap_record.slow = true;
+        heap_mid_emptied(heap, span);
+        heap_record.slow = false;
+    }
     heap_leave();
 }
 

@@ -55,6 +55,7 @@ struct heap {
     /* The borrow rule (own.c): the class whose current span serves this one for now, CLASSES if none does, and how often that missed. */
     uint8_t lender[TINY_CLASSES];
     uint8_t borrow_misses[TINY_CLASSES];
+    size_t empty_room_bytes; /* how much more may empty before that is counted again (heap_mid_emptied) */
     uint8_t streak[CLASSES]; /* clean spans opened since the class has last given one up: how surely it grows */
 
     /* Statistics, written by who owns the heap. */

@@ -347,6 +347,25 @@ void heap_flush(struct heap *heap, enum tier_mask tiers) {
     }
 }
 
+/* Counting takes a look at all classes: it is done only when spans that emptied since the last time may have filled what was left of the limit. */
+void heap_mid_emptied(struct heap *heap, const struct span *span) {
+    size_t bytes = (size_t)span->carved * span->block_bytes;
+    if (bytes < heap->empty_room_bytes) {
+        heap->empty_room_bytes -= bytes;
+        return;
+    }
+    size_t limit_bytes = load_relaxed(&run_keep_bytes) / 4, empty_bytes = 0;
+    for (unsigned class = 0; class < CLASSES; class ++) {
+        const struct span *current = heap->current[class];
+        if (current->used == 1) empty_bytes += (size_t)current->carved * current->block_bytes;
+    }
+    if (empty_bytes > limit_bytes) {
+        heap_flush(heap, TIER_BOTH);
+        empty_bytes = 0;
+    }
+    heap->empty_room_bytes = limit_bytes - empty_bytes;
+}
+
 bool heap_validate(struct heap *heap) {
     for (unsigned class = 0; class < CLASSES; class ++) {
         struct span *span = heap->current[class];

@@ -24,6 +24,9 @@ tide_hidden void heap_unlist(struct heap *heap, struct span *span);
 /* Let no hot path use a span: its next free takes the slow path, and finds what is special about it. */
 tide_hidden void span_set_aside(struct span *span);
 
+/* A current mid span, without a live block now: in a program too small for a keeper, spans like this one are given up when they are many. */
+tide_hidden tide_cold void heap_mid_emptied(struct heap *heap, const struct span *span);
+
 enum tier_mask { TIER_TINY = 1, TIER_MID = 2, TIER_BOTH = 3 };
 /* Give up every span without a live block, current ones too: they become dirty runs. */
 tide_hidden void heap_flush(struct heap *heap, enum tier_mask tiers);

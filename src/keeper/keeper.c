@@ -14,6 +14,10 @@
 /* Between two answers to pressure; doubled while it goes on. */
 #define PRESSED_MIN_NS 1000000000u
 #define PRESSED_MAX_NS 16000000000u
+/* A thread that has lost its processor looks idle. Where the keeper itself wakes up so late, processors are short: then it looks again, but not so
+ * often that idleness is noticed much later. */
+#define LATE_NS 1500000u
+#define LATE_LOOKS_MAX 5u
 /* Without a barrier a bell can be missed: then nothing sleeps longer. */
 #define BLIND_SLEEP_NS 1000000000u
 
@@ -28,6 +32,7 @@ static struct { /* keeper_lock */
     uint64_t busy_ns;      /* the last look that saw something */
     uint64_t tick_ns;      /* the next tick */
     uint64_t due_ns;       /* the next step */
+    unsigned late_looks;   /* since the mark */
     uint64_t pressed_ns;   /* no answer to pressure before this */
     uint64_t pressed_pause_ns;
     size_t stuck_bytes;    /* free memory that the system does not take (locked) */
@@ -137,6 +142,7 @@ static void mark(uint64_t now_ns, bool self) {
     figure_count(&keeper_figures.marks);
     atomic_store_explicit(&keeper_figures.claims_possible, keeper.survey.possible, memory_order_relaxed);
     keeper.mark_ns = now_ns;
+    keeper.late_looks = 0;
     keeper.due_ns = now_ns + KEEPER_IDLE_NS;
     state_set(KEEPER_LOOK);
 }
@@ -187,6 +193,10 @@ static void tick(uint64_t now_ns) {
 
 static void look(uint64_t now_ns) {
     bool quiet = !bell_has_rung() && keeper.survey.busy == 0;
+    if (quiet && now_ns - keeper.due_ns > LATE_NS && keeper.late_looks++ < LATE_LOOKS_MAX) {
+        keeper.due_ns = now_ns + KEEPER_IDLE_NS;
+        return;
+    }
     if (!quiet) {
         tick(now_ns);
         to_watch(now_ns);

@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include "heap/bell.h"
+#include "heap/thread.h"
 #include "keeper/keeper.h"
 #include "keeper/note.h"
 #include "os/options.h"
@@ -135,6 +136,7 @@ void heap_on_growth(void) {
         run_set_growth_mark(UINT64_MAX);
         return;
     }
+    if (os_lock_is_mine(&heap_registry_lock)) return; /* a handler of fork: all locks are held */
     /* In a child of vfork, which shares our memory, a thread would be the end of both. */
     if (atomic_load_explicit(&life_process, memory_order_relaxed) != os_process_id()) return;
     bool surely = load_relaxed(&run_grown) == RUN_GROWN_SURELY;

@@ -6,7 +6,7 @@
 /* A refault is costly from this part of a burst on. */
 #define BURST_SHARE 50u
 /* Longer quiet spells are not waited for. */
-#define GAP_MAX_NS (1000 * MS)
+#define GAP_MAX_NS (1100 * MS)
 #define PATIENCE_MAX_NS (1250 * MS)
 /* Within this even a hold that is too long by our uncertainty keeps what is promised of every quiet spell. */
 #define PATIENCE_FREE_NS (120 * MS)

@@ -2,12 +2,15 @@
 
 struct os_lock run_lock;
 _Atomic uint32_t run_grown;
+_Atomic size_t run_keep_bytes = SIZE_MAX;
 static struct { /* run lock */
     struct run_flow flow;
     uint64_t growth_mark;
-    size_t keep_bytes;
+    size_t look_at_bytes;        /* when dirty bytes reach this, the limit is looked at */
+    uint64_t excess_clean_bytes; /* flow.clean_taken_bytes at that time */
+    size_t excess_bytes;         /* what went back then */
     size_t returned_bytes;
-} runs = {.growth_mark = RUN_GROWTH_STEP_BYTES, .keep_bytes = SIZE_MAX};
+} runs = {.growth_mark = RUN_GROWTH_STEP_BYTES, .look_at_bytes = SIZE_MAX};
 
 /* Walk a range of slices chunk by chunk: the part of each chunk as a mask. */
 struct range {
@@ -245,24 +248,30 @@ struct span *run_take_roomy(size_t slices) {
     return head != NULL ? head : run_take(slices, 1);
 }
 
-/* How much must go since the limit of run_keep_at_most is exceeded. Run lock. */
-static size_t excess_take(void) {
-    if (likely(runs.flow.dirty_bytes <= runs.keep_bytes)) return 0;
-    size_t excess = runs.flow.dirty_bytes - runs.keep_bytes;
-    runs.keep_bytes = size_min(2 * runs.keep_bytes, RUN_KEEP_MAX_BYTES);
-    return excess;
-}
-
-static void excess_purge(size_t bytes) {
-    if (bytes + RUN_KEEP_MAX_BYTES >= RUN_GROWTH_STEP_BYTES && run_resident_bytes() >= RUN_GROWTH_STEP_BYTES)
-        run_grown_set(RUN_GROWN_SURELY);
-    struct run_purge purge = {.limit_bytes = bytes};
+/* Free memory has reached the point where the limit of run_keep_at_most is looked at. Slices may be resident in small part only, so
+ * that is measured. */
+static tide_cold void excess_purge(void) {
+    size_t resident = run_resident_bytes();
+    os_lock_take(&run_lock);
+    size_t keep_bytes = load_relaxed(&run_keep_bytes);
+    size_t dirty = runs.flow.dirty_bytes;
+    /* What went back the last time, and was taken again since. */
+    bool regretted = runs.excess_bytes != 0 && 4 * (runs.flow.clean_taken_bytes - runs.excess_clean_bytes) >= runs.excess_bytes;
+    if (resident > keep_bytes && regretted) keep_bytes = size_min(2 * keep_bytes, RUN_GROWTH_STEP_BYTES);
+    runs.excess_bytes = resident > keep_bytes ? dirty - dirty / 2 : 0; /* half, so not at every free again */
+    runs.excess_clean_bytes = runs.flow.clean_taken_bytes;
+    runs.look_at_bytes = resident > keep_bytes ? dirty / 2 + keep_bytes / 2 : dirty + size_max(keep_bytes - resident, keep_bytes / 4);
+    if (load_relaxed(&run_keep_bytes) != SIZE_MAX) atomic_store_explicit(&run_keep_bytes, keep_bytes, memory_order_relaxed);
+    struct run_purge purge = {.limit_bytes = runs.excess_bytes};
+    os_lock_drop(&run_lock);
+    if (resident >= RUN_GROWTH_STEP_BYTES) run_grown_set(RUN_GROWN_SURELY);
     while (run_purge_step(&purge)) {}
 }
 
 void run_keep_at_most(size_t bytes) {
     os_lock_take(&run_lock);
-    runs.keep_bytes = bytes;
+    atomic_store_explicit(&run_keep_bytes, bytes, memory_order_relaxed);
+    runs.look_at_bytes = bytes == SIZE_MAX ? SIZE_MAX : bytes / 4;
     os_lock_drop(&run_lock);
 }
 
@@ -274,9 +283,9 @@ static void release(struct span *head, size_t slices, size_t marked, enum run_st
     memset((void *)head, 0, sizeof *head);
     range_mark(region, first, marked, state);
     range_release(region, first, slices);
-    size_t excess = excess_take();
+    bool excess = runs.flow.dirty_bytes > runs.look_at_bytes;
     os_lock_drop(&run_lock);
-    if (unlikely(excess != 0)) excess_purge(excess);
+    if (unlikely(excess)) excess_purge();
 }
 
 void run_release(struct span *head, size_t slices, enum run_state state) { release(head, slices, slices, state); }

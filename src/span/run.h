@@ -70,11 +70,12 @@ struct run_flow {
 /* A look; `reset`: the low mark starts again from now. */
 tide_hidden tide_cold struct run_flow run_flow(bool reset);
 
-/* Keep at most so much free and dirty; then what exceeds it goes back at once, and the limit doubles, up to RUN_KEEP_MAX_BYTES: so a
- * small program does not pay again and again. SIZE_MAX: no limit. */
+/* Keep at most so much resident, as far as it is free: where that is exceeded, half of the free memory goes back at once. When a quarter of that is
+ * taken again before the next time, the limit doubles, up to RUN_GROWTH_STEP_BYTES, so a small program does not pay again and again. SIZE_MAX:
+ * no limit. */
 #define RUN_KEEP_SMALL_BYTES (512 * KIB) /* of a program that is too small for a keeper */
-#define RUN_KEEP_MAX_BYTES MIB
 tide_hidden tide_cold void run_keep_at_most(size_t bytes);
+extern tide_hidden _Atomic size_t run_keep_bytes; /* that limit now */
 
 /* Whether the program has grown beyond RUN_GROWTH_STEP_BYTES of resident blocks: maybe, when `clean_taken_bytes` has reached the mark (at first, that
  * step); surely, when that was seen as memory went back because of the limit above. Setting a mark clears it. */

@@ -315,6 +315,38 @@ static void test_claimer_jumps(void **state) {
     live_is_intact();
 }
 
+/* ... and what it had in hand goes back. */
+static jmp_buf out;
+static void jump_out(enum fake_call call, void *at, size_t bytes) {
+    (void)at;
+    (void)bytes;
+    if (call != FAKE_PURGE) return;
+    fake.on_call = NULL;
+    longjmp(out, 1);
+}
+
+static void test_claimer_jumps_with_spans_in_hand(void **state) {
+    (void)state;
+    start();
+    make_heap();
+    struct heap *own = heap_record.self;
+    fake.on_call = jump_out;
+    if (setjmp(out) == 0) {
+        assert_true(heap_try_enter());
+        sweep();
+        fail_msg("the sweep has come to its end");
+    }
+    assert_true(heap_is_busy() && os_lock_is_mine(&claim_lock));
+    assert_true((span_of(live[0])->flags & SPAN_IN_HAND) != 0);
+    make_heap(); /* finds out */
+    assert_true(heap_record.self != own);
+    assert_int_equal(fake_locks_held(), 0);
+    assert_int_equal(heap->state, HEAP_BOUND);
+    actor_run(&sleeper, make_heap);
+    for (size_t i = 0; i < SPANS; i++) assert_int_equal(span_of(live[i])->flags & SPAN_IN_HAND, 0);
+    nothing_is_lost();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fork_of_a_marked_thread),
@@ -326,6 +358,7 @@ int main(void) {
         cmocka_unit_test(test_reclaim_in_a_fork_handler),
         cmocka_unit_test(test_heap_is_lost_while_it_is_vacated),
         cmocka_unit_test(test_claimer_jumps),
+        cmocka_unit_test(test_claimer_jumps_with_spans_in_hand),
     };
     return unit_run(tests, COUNT_OF(tests));
 }

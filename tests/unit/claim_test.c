@@ -388,11 +388,23 @@ static void test_orphans_are_punched(void **state) {
     assert_null(heap->remote);
     assert_null(heap->undrained);
     assert_int_equal(punched->flags & (SPAN_LISTED | SPAN_PUNCHED | SPAN_IN_HAND), SPAN_LISTED | SPAN_PUNCHED);
-    actor_run(&other, bind_again);
-    struct claim_sweep late = {.tiers = TIER_BOTH, .punch_before_ns = fake.now_ns};
+    validate();
+}
+
+/* Heaps that were marked just now are not punched yet. */
+static void test_punch_later(void **state) {
+    (void)state;
+    start();
+    actor_run(&sleeper, take_a_span);
     mark();
-    assert_true(sweep_with(&late)); /* marked just now: that one is not punched yet */
-    assert_int_equal(late.returned_bytes, 0);
+    struct claim_sweep result = {.tiers = TIER_BOTH, .punch_before_ns = fake.now_ns};
+    assert_true(sweep_with(&result));
+    assert_int_equal(result.returned_bytes, 0);
+    assert_int_equal(span_of(live[2])->flags & SPAN_PUNCHED, 0);
+    result.punch_before_ns = fake.now_ns + 1;
+    mark(); /* it sleeps on */
+    assert_true(sweep_with(&result));
+    assert_true(result.returned_bytes >= SLICE_BYTES - 2 * os_page_bytes);
     validate();
 }
 
@@ -494,6 +506,7 @@ int main(void) {
         cmocka_unit_test(test_gives_way),
         cmocka_unit_test(test_orphans),
         cmocka_unit_test(test_orphans_are_punched),
+        cmocka_unit_test(test_punch_later),
         cmocka_unit_test(test_stops_at_the_bell),
         cmocka_unit_test(test_reclaim),
         cmocka_unit_test(test_mark_self),
