@@ -31,7 +31,7 @@ static size_t flush_heaps(unsigned tiers) {
     }
     heap_step_back();
     if (self != NULL) claim_sweep_own(&sweep, self);
-    os_lock_drop(&claim_lock);
+    claim_end();
     return sweep.returned_bytes;
 }
 

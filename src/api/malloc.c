@@ -28,9 +28,10 @@ static void *bad_argument(void) {
     return NULL;
 }
 
-PUBLIC void *STANDARD(malloc)(size_t size) { return heap_malloc(size); }
+/* Where these two lie within a cache line changes a pair by 5 %. */
+__attribute__((aligned(64))) PUBLIC void *STANDARD(malloc)(size_t size) { return heap_malloc(size); }
 
-PUBLIC void STANDARD(free)(void *block) { heap_free(block); }
+__attribute__((aligned(64))) PUBLIC void STANDARD(free)(void *block) { heap_free(block); }
 
 PUBLIC void *STANDARD(calloc)(size_t count, size_t size) {
     size_t bytes;

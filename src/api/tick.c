@@ -6,8 +6,9 @@
 #include "tidemalloc.h"
 
 PUBLIC uint64_t tide_tick(void) {
-    if (life_runs() || heap_is_busy() || os_lock_is_mine(&heap_registry_lock)) return UINT64_MAX; /* the last: a handler of fork */
-    heap_enter(); /* quietly: a tick is no work of the program's */
+    if (region_main.base == 0 || life_runs() || heap_is_busy() || os_lock_is_mine(&heap_registry_lock)) return UINT64_MAX; /* the last: a handler of fork */
+    uint64_t blocked = os_signals_block(); /* nobody jumps out of a tick */
+    heap_enter();                          /* quietly: a tick is no work of the program's */
     heap_record.slow = true;
     uint64_t now_ns = os_now_ns(), due_ns = now_ns + KEEPER_IDLE_NS; /* somebody else is at it */
     heap_step_aside();
@@ -17,5 +18,6 @@ PUBLIC uint64_t tide_tick(void) {
     }
     heap_step_back();
     heap_quit();
+    os_signals_restore(blocked);
     return due_ns == UINT64_MAX ? UINT64_MAX : due_ns > now_ns ? due_ns - now_ns : 0;
 }

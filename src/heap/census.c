@@ -16,8 +16,13 @@
 CENSUS_RACY static size_t punched_bytes(const struct span *span) {
     if (span->kind == SPAN_TINY)
         return bits_count(atomic_load_explicit(&span->punched, memory_order_relaxed)) * os_page_bytes;
+    /* The owner may give the span up meanwhile: what is looked at is a copy, and it must make sense. */
+    struct span copy = *span;
     uint64_t pages[MID_PAGE_WORDS];
-    if ((span->flags & SPAN_PUNCHED) == 0 || !mid_punch(span, pages)) return 0;
+    size_t blocks = size_max(copy.carved, atomic_load_explicit(&copy.limit, memory_order_relaxed));
+    bool sane = copy.kind == SPAN_MID && copy.block_bytes > TINY_MAX_BYTES && copy.block_bytes <= MID_MAX_BYTES &&
+                blocks * copy.block_bytes <= 8 * SLICE_BYTES;
+    if (!sane || (copy.flags & SPAN_PUNCHED) == 0 || !mid_punch(&copy, pages)) return 0;
     return (bits_count(pages[0]) + bits_count(pages[1])) * os_page_bytes;
 }
 

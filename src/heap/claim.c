@@ -7,6 +7,7 @@
 
 struct os_lock claim_lock;
 struct claim_waits claim_waits;
+static uint64_t claim_signals;   /* claim lock: the claimer's mask before */
 static struct punch claim_punch; /* claim lock; changed under the lock of its heap, so that fork finds it whole */
 
 static struct heap *first_heap(void) { return __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE); }
@@ -114,7 +115,10 @@ static void sweep_heap(struct claim_sweep *sweep, struct heap *heap) {
             os_lock_drop(&heap->lock);
         }
         sweep->heaps += mine && !more;
-        if (mine && owner_waits(heap)) sweep->yielded++;
+        if (mine && owner_waits(heap)) {
+            sweep->yielded++;
+            return;
+        }
         if (must_stop(sweep)) return;
     }
 }
@@ -140,9 +144,17 @@ void claim_sweep_own(struct claim_sweep *sweep, struct heap *heap) {
 /* Handlers of a fork run with the locks held that come after this one. */
 bool claim_begin(void) {
     if (os_lock_is_mine(&heap_registry_lock)) return false;
+    uint64_t mask = os_signals_block();
     heap_step_aside();
     os_lock_take(&claim_lock);
+    claim_signals = mask;
     return true;
+}
+
+void claim_end(void) {
+    uint64_t mask = claim_signals;
+    os_lock_drop(&claim_lock);
+    os_signals_restore(mask);
 }
 
 void heap_reclaim(void) {
@@ -151,7 +163,7 @@ void heap_reclaim(void) {
     claim_mark(0);
     claim_sweep(&sweep);
     heap_step_back();
-    os_lock_drop(&claim_lock);
+    claim_end();
 }
 
 /* --- the rest ------------------------------------------------------------------------------------------------------ */

@@ -49,8 +49,11 @@ tide_hidden tide_cold bool claim_sweep(struct claim_sweep *sweep);
 /* The same for the caller's own heap, after heap_step_back. */
 tide_hidden tide_cold void claim_sweep_own(struct claim_sweep *sweep, struct heap *heap);
 /* Take the claim lock in an operation that has nothing half done, and step aside (thread.h), since what follows may wait for locks that fork
- * holds. False: not now, since a fork is under way in this thread. */
+ * holds. Signals are blocked from now on: a handler that jumped would leave other threads without their heaps. False: not now, since a fork is
+ * under way in this thread. */
 tide_hidden tide_cold bool claim_begin(void);
+/* Drop it, and let signals come. */
+tide_hidden tide_cold void claim_end(void);
 
 /* How long threads have waited for their heaps since the start: threads that came back, and of them, those that had to wait for 2^(i-1) to
  * 2^i - 1 ns. */

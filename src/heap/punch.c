@@ -51,7 +51,9 @@ bool punch_take(struct punch *punch, struct heap *heap) {
     punch->heap = heap;
     for (unsigned class = 0; class < CLASSES; class ++)
         while (take_one(punch, heap, class))
-            if (punch->count == PUNCH_SPANS || ++looks == PUNCH_SPANS) return true;
+            if (punch->count == PUNCH_SPANS || ++looks == PUNCH_SPANS ||
+                atomic_load_explicit(&heap->waiting, memory_order_relaxed) != 0) /* a look takes 10 us */
+                return true;
     return false;
 }
 

@@ -230,12 +230,15 @@ struct heap *heap_own(void) {
  * share is put in order. Nobody acts for a lost heap, so its locks can be dropped before the rest is told. */
 void heap_abandon(void) {
     struct thread_record *record = &heap_record;
-    struct heap *first = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE);
+    struct heap *first = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE), *self = record->self;
+    bool aside = self != NULL && atomic_load_explicit(&self->aside, memory_order_relaxed) != 0; /* the own heap is whole */
     for (struct heap *heap = first; heap != NULL; heap = heap->next_heap)
-        if (heap == record->self || os_lock_is_mine(&heap->lock))
+        if ((heap == record->self && !aside) || os_lock_is_mine(&heap->lock))
             atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
-    atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
-    record->self = NULL;
+    if (!aside) {
+        atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
+        record->self = NULL;
+    }
     if (os_lock_is_mine(&claim_lock)) claim_settle();
     for (struct heap *heap = first; heap != NULL; heap = heap->next_heap) os_lock_abandon(&heap->lock);
     if (os_lock_is_mine(&heap_shared.lock)) heap_init(&heap_shared);
@@ -252,6 +255,10 @@ void heap_abandon(void) {
         heap->claim = HEAP_OWN;
         os_lock_drop(&heap->lock);
     }
+    if (!aside) return;
+    os_lock_take(&heap_registry_lock); /* as heap_step_back */
+    atomic_store_explicit(&self->aside, 0, memory_order_relaxed);
+    os_lock_drop(&heap_registry_lock);
 }
 
 /* --- death --------------------------------------------------------------------------------------------------------- */

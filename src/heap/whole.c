@@ -70,6 +70,7 @@ static void *realloc_large(struct span *head, size_t size) {
     if (!heap_try_enter()) return NULL;
     void *block = large_resize(head, size);
     heap_quit();
+    if (unlikely(load_relaxed(&run_grown) != 0)) heap_on_growth();
     return block;
 }
 

@@ -86,6 +86,7 @@ void keeper_reset(void) {
     keeper.state = KEEPER_WATCH;
     keeper.due_ns = keeper.pressed_ns = 0;
     keeper.stuck_bytes = 0;
+    keeper.pressed_pause_ns = PRESSED_MIN_NS;
     keeper.tick_ns = os_now_ns() + POLICY_TICK_NS;
     struct policy_sight now = sight(keeper.tick_ns, true);
     for (unsigned tier = 0; tier < TIER_COUNT; tier++) keeper.policy.pools[tier].seen_bytes = now.taken_bytes[tier];
@@ -101,7 +102,7 @@ static size_t sweep_heaps(uint64_t punch_before_ns, bool until_bell) {
     if (!claim_begin()) return 0;
     claim_sweep(&sweep);
     heap_step_back();
-    os_lock_drop(&claim_lock);
+    claim_end();
     return sweep.returned_bytes;
 }
 
@@ -138,7 +139,7 @@ static void mark(uint64_t now_ns, bool self) {
     keeper.survey = claim_mark(now_ns);
     if (self) claim_mark_self(now_ns);
     heap_step_back();
-    os_lock_drop(&claim_lock);
+    claim_end();
     figure_count(&keeper_figures.marks);
     atomic_store_explicit(&keeper_figures.claims_possible, keeper.survey.possible, memory_order_relaxed);
     keeper.mark_ns = now_ns;
@@ -166,7 +167,7 @@ static void answer_pressure(uint64_t now_ns) {
     if (now_ns < keeper.pressed_ns) return;
     enum pressure pressure = pressure_look();
     if (pressure == PRESSURE_NONE) {
-        keeper.pressed_pause_ns = PRESSED_MIN_NS;
+        keeper.pressed_pause_ns = PRESSED_MIN_NS; /* a pause went by without */
         return;
     }
     keeper.pressed_ns = now_ns + keeper.pressed_pause_ns;
@@ -192,7 +193,8 @@ static void tick(uint64_t now_ns) {
 }
 
 static void look(uint64_t now_ns) {
-    bool quiet = !bell_has_rung() && keeper.survey.busy == 0;
+    /* Without a barrier nobody is ever marked: then only the bell counts. */
+    bool quiet = !bell_has_rung() && (keeper.survey.busy == 0 || !keeper.survey.possible);
     if (quiet && now_ns - keeper.due_ns > LATE_NS && keeper.late_looks++ < LATE_LOOKS_MAX) {
         keeper.due_ns = now_ns + KEEPER_IDLE_NS;
         return;
@@ -223,7 +225,9 @@ uint64_t keeper_step(uint64_t now_ns, bool self) {
             settle(policy_waited(&keeper.policy, &seen), now_ns);
         }
         break;
-    case KEEPER_STILL: break;
+    case KEEPER_STILL:
+        if (!rung && now_ns >= keeper.due_ns) settle((struct policy_plan){.until_ns = POLICY_FOREVER}, now_ns); /* blind */
+        break;
     }
     /* The bell may have rung before this step or during it. */
     if (keeper.state >= KEEPER_QUIET && bell_has_rung()) to_burst(os_now_ns());

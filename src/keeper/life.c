@@ -24,7 +24,11 @@ enum { LIFE_NONE, LIFE_STARTING, LIFE_RUNNING };
 static _Atomic uint32_t life_state;
 static _Atomic uint32_t life_stop; /* 1: the thread must end */
 static struct os_lock life_lock;
-static pthread_t life_thread;
+static pthread_t life_thread, life_left; /* the keeper's thread; the one before that ended because nobody was left */
+static struct {                          /* what the thread that started the keeper was like */
+    char name[OS_NAME_BYTES];
+    sigset_t signals;
+} life_program;
 static _Atomic int life_process; /* 0: too early for a thread */
 
 static void growth_mark_in(uint64_t bytes) { run_set_growth_mark(run_flow(false).clean_taken_bytes + bytes); }
@@ -51,20 +55,35 @@ static void life_sleep(uint64_t due_ns, bool for_bell) {
     atomic_compare_exchange_strong(&heap_bell, &asleep, BELL_ASKED);
 }
 
-/* Nobody is left. True: the thread must end, and nobody joins it. */
+/* libc makes the last thread of a process call exit(), with the program's own handlers. They must not find the keeper's small stack and blocked
+ * signals, so the last thread is one like the program's. */
+static void *life_last(void *left) {
+    os_thread_rename(life_program.name);
+    pthread_join(*(pthread_t *)left, NULL);
+    return NULL;
+}
+
+/* Nobody is left. True: the thread must end. */
 static bool life_leave(void) {
     bool leave = false;
     os_lock_take(&life_lock);
     if (atomic_load(&life_stop) == 0) {
         leave = true;
-        pthread_detach(pthread_self());
+        life_left = life_thread;
         atomic_store(&heap_bell, BELL_QUIET);
         atomic_store(&keeper_figures.runs, 0);
         growth_mark_in(RUN_GROWTH_STEP_BYTES);
-        atomic_store(&life_state, LIFE_NONE);
     }
     os_lock_drop(&life_lock);
-    return leave;
+    if (!leave) return false;
+    pthread_t last;
+    pthread_sigmask(SIG_SETMASK, &life_program.signals, NULL);
+    if (pthread_create(&last, NULL, life_last, &life_left) == 0)
+        pthread_detach(last);
+    else
+        pthread_detach(pthread_self());
+    atomic_store(&life_state, LIFE_NONE);
+    return true;
 }
 
 static void *life_main(void *nothing) {
@@ -100,16 +119,17 @@ static int thread_create(void) {
 }
 
 static int life_start(void) {
-    sigset_t all, before;
+    sigset_t all;
     sigfillset(&all);
+    os_thread_name(life_program.name);
     atomic_store(&life_stop, 0);
     os_lock_take(&keeper_lock);
     keeper_reset();
     os_lock_drop(&keeper_lock);
     int saved = errno;
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* libc leaves out the signals that setuid and cancellation need */
+    pthread_sigmask(SIG_SETMASK, &all, &life_program.signals); /* libc leaves out the signals that setuid and cancellation need */
     int error = thread_create();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_SETMASK, &life_program.signals, NULL);
     errno = saved;
     return error;
 }
@@ -122,6 +142,7 @@ static void life_start_once(void) {
     int error = life_start();
     if (error != 0) { /* no thread allowed: ask again after as much growth again */
         note_failure("no thread", error);
+        run_keep_at_most(RUN_KEEP_SMALL_BYTES);
         growth_mark_in(run_flow(false).clean_taken_bytes);
     } else {
         atomic_store(&keeper_figures.runs, 1);
@@ -155,6 +176,8 @@ void heap_on_fork(void) {
     keeper_lock = life_lock = (struct os_lock){0};
     if (atomic_load(&life_process) != 0) life_begin();
     growth_mark_in(RUN_GROWTH_STEP_BYTES);
+    /* What was inherited is free memory, too, and the child may only use that. */
+    if (options.mode != MODE_STATIC && options.keeper != 0) run_keep_at_most(RUN_KEEP_SMALL_BYTES);
 }
 
 bool life_pause(void) {

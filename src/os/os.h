@@ -83,8 +83,14 @@ tide_hidden const char *os_environment(const char *name);
 tide_hidden char **os_environment_all(void);
 tide_hidden bool os_is_emulated(void); /* Valgrind, where a large reserve is slow */
 tide_hidden bool os_on_signal_stack(void);
+/* Block all signals for the calling thread but those that libc needs. Returns the mask before. */
+tide_hidden uint64_t os_signals_block(void);
+tide_hidden void os_signals_restore(uint64_t mask);
 /* As the kernel knows it. In a child of vfork, which shares our memory, it is not what it was. */
 tide_hidden int os_process_id(void);
+#define OS_NAME_BYTES 16
+tide_hidden void os_thread_name(char name[OS_NAME_BYTES]);
+tide_hidden void os_thread_rename(const char *name);
 /* The calling thread gets a name, and a table of open files and a working directory of its own; the table holds nothing but standard error, if
  * wanted. False: the table is still everybody's. */
 tide_hidden bool os_detach_thread(const char *name, bool keep_stderr);

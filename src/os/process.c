@@ -36,10 +36,14 @@ bool os_on_signal_stack(void) {
 
 int os_process_id(void) { return (int)os_call(SYS_getpid, 0, 0, 0, 0); }
 
+void os_thread_name(char name[OS_NAME_BYTES]) { os_call(SYS_prctl, PR_GET_NAME, name, 0, 0); }
+
+void os_thread_rename(const char *name) { os_call(SYS_prctl, PR_SET_NAME, name, 0, 0); }
+
 /* Of this thread's own table the kernel copies nothing that is closed in the same call. */
 bool os_detach_thread(const char *name, bool keep_stderr) {
-    os_call(SYS_prctl, PR_SET_NAME, name, 0, 0);
-    os_call(SYS_unshare, CLONE_FS, 0, 0, 0);
+    os_thread_rename(name);
+    if (os_call(SYS_unshare, CLONE_FS, 0, 0, 0) == 0) os_call(SYS_chdir, "/", 0, 0, 0); /* hold no file system busy */
     if (os_call(SYS_close_range, keep_stderr ? STDERR_FILENO + 1 : 0, UINT_MAX, CLOSE_RANGE_UNSHARE, 0) != 0) return false;
     if (keep_stderr) os_call(SYS_close_range, 0, STDERR_FILENO - 1, 0, 0);
     return true;
@@ -67,6 +71,15 @@ enum os_event os_file_poll(int file, bool priority) {
     if (os_call6(SYS_ppoll, (long)&poll, 1, (long)&now, 0, 0, 0) <= 0) return OS_NO_EVENT;
     return (poll.revents & poll.events) != 0 ? OS_EVENT : OS_FILE_BROKEN;
 }
+
+/* Signal n is bit n - 1. libc keeps 32 and 33 for cancellation and for setuid in all threads. */
+uint64_t os_signals_block(void) {
+    uint64_t all = ~(UINT64_C(3) << 31), before = 0;
+    os_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof before);
+    return before;
+}
+
+void os_signals_restore(uint64_t mask) { os_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask); }
 
 void os_print_error(const char *text, size_t length) {
     while (length > 0) {

@@ -19,7 +19,7 @@ struct chunk {
     _Atomic uint32_t dirty; /* touched since they were mapped or purged; kept for slices in use, so that calloc knows */
     uint32_t purging;       /* being given back: neither free nor in use */
     uint16_t bin;           /* where bins.h has it; CHUNK_NO_BIN when no slice is free */
-    bool described;         /* descriptors of its slices were written since their memory was given back */
+    _Atomic bool described; /* descriptors of its slices were written since their memory was given back */
 };
 #define CHUNK_NO_BIN UINT16_MAX
 

@@ -72,7 +72,7 @@ static void range_take(struct region *region, size_t slice, size_t count) {
         struct chunk *chunk = &region->chunks[range.chunk];
         dcheck((chunk->free & range.mask) == range.mask);
         chunk->free &= ~range.mask;
-        chunk->described = true;
+        atomic_store_explicit(&chunk->described, true, memory_order_relaxed);
         dirty += bits_count(chunk_dirty(chunk) & range.mask);
         chunk_rebin(region, range.chunk);
     }
@@ -313,7 +313,9 @@ void run_shorten(struct span *head, size_t slices, size_t keep, enum run_state s
     os_lock_take(&run_lock);
     range_mark(region, region_slice(region, head) + keep, slices - keep, state);
     range_release(region, region_slice(region, head) + keep, slices - keep);
+    bool excess = runs.flow.dirty_bytes > runs.look_at_bytes;
     os_lock_drop(&run_lock);
+    if (unlikely(excess)) excess_purge();
 }
 
 static bool slice_has(const struct span *span, size_t index, bool (*test)(const struct chunk *, uint32_t)) {
@@ -390,7 +392,7 @@ static void chunk_give_back(struct region *region, size_t index, struct run_purg
     os_lock_take(&run_lock);
     uint32_t before = chunk->free;
     uint32_t mask = mask_limit(before & chunk_dirty(chunk), purge->limit_bytes - purge->purged_bytes);
-    bool whole = all && before == UINT32_MAX && chunk->described;
+    bool whole = all && before == UINT32_MAX && atomic_load_explicit(&chunk->described, memory_order_relaxed);
     uint32_t taken = whole ? before : mask;
     chunk->free &= ~taken;
     chunk->purging |= taken;
@@ -411,7 +413,7 @@ static void chunk_give_back(struct region *region, size_t index, struct run_purg
     os_lock_take(&run_lock);
     chunk->purging &= ~taken;
     chunk->free |= taken;
-    chunk->described = described;
+    atomic_store_explicit(&chunk->described, described, memory_order_relaxed);
     chunk_set_dirty(chunk, chunk_dirty(chunk) & ~purged);
     chunk_rebin(region, index);
     runs.flow.dirty_bytes += bits_count(mask & ~purged) * SLICE_BYTES;
@@ -423,7 +425,7 @@ static void chunk_give_back(struct region *region, size_t index, struct run_purg
 }
 
 static bool chunk_may_give(const struct chunk *chunk, bool all) {
-    return chunk_dirty(chunk) != 0 || (all && __atomic_load_n(&chunk->described, __ATOMIC_RELAXED));
+    return chunk_dirty(chunk) != 0 || (all && atomic_load_explicit(&chunk->described, memory_order_relaxed));
 }
 
 bool run_purge_step(struct run_purge *purge) {
