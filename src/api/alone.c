@@ -15,8 +15,14 @@
 #define TRIES 100
 #define NAP_NS 100000u
 
-static int call_alone(int (*call)(int, int), int a, int b) {
-    bool paused = life_pause();
+/* What the kernel refuses to a process with threads. After CLONE_NEWPID no thread could be started again. */
+#define UNSHARE_ALONE (CLONE_NEWUSER | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD)
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
+static int call_alone(int (*call)(int, int), int a, int b, bool alone) {
+    bool paused = alone && life_pause();
     int error = call(a, b);
     for (int i = 0; i < TRIES && paused && error == -EINVAL; i++) {
         os_sleep_ns(NAP_NS);
@@ -28,8 +34,11 @@ static int call_alone(int (*call)(int, int), int a, int b) {
     return -1;
 }
 
-PUBLIC int unshare(int flags) { return call_alone(os_unshare, flags, 0); }
-PUBLIC int setns(int file, int type) { return call_alone(os_setns, file, type); }
+PUBLIC int unshare(int flags) { return call_alone(os_unshare, flags, 0, (flags & UNSHARE_ALONE) != 0); }
+/* Type 0: whatever the file is. */
+PUBLIC int setns(int file, int type) {
+    return call_alone(os_setns, file, type, type == 0 || (type & (CLONE_NEWUSER | CLONE_NEWTIME)) != 0);
+}
 
 #endif
 typedef int alone_is_not_empty;

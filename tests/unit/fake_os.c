@@ -443,6 +443,12 @@ bool os_lock_inherit(struct os_lock *lock, uint32_t old_id) {
 bool os_barrier_register(void) { return call_begin(FAKE_BARRIER_REGISTER, NULL, 0) == 0; }
 int os_barrier(void) { return call_begin(FAKE_BARRIER, NULL, 0); }
 
+uint64_t os_signals_block(void) { return fake.signals_blocked++; }
+void os_signals_restore(uint64_t mask) {
+    (void)mask;
+    if (fake.signals_blocked-- == 0) fail_msg("os_signals_restore: they are not blocked");
+}
+
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     if (atomic_load(word) != value) return;
     if (timeout_ns == UINT64_MAX) fail_msg("os_wait: nobody is there to wake the only thread");

@@ -39,6 +39,7 @@ struct fake {
     char **environment;          /* NULL: too early, or raised privileges */
     bool emulated, on_signal_stack;
     uint64_t now_ns, slept_ns;
+    unsigned signals_blocked;
     size_t wakes;                 /* calls of os_wake */
     size_t growths, forks;        /* calls of heap_on_growth and heap_on_fork, which the layer above the heap defines */
     size_t count[FAKE_CALLS + 1]; /* calls so far; [FAKE_ANY]: of all kinds */

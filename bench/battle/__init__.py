@@ -1,0 +1,1 @@
+"""The battle test: who gives memory back when work stops, and what it costs."""
