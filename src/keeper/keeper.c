@@ -152,11 +152,11 @@ static void mark(uint64_t now_ns, bool self) {
 static void settle(struct policy_plan plan, uint64_t now_ns) {
     bool all = plan.keep_bytes == 0;
     size_t given = 0;
+    figure_count(all ? &keeper_figures.flushes : &keeper_figures.holds);
     if (all) given = sweep_heaps(UINT64_MAX, true);
     if (!bell_has_rung()) given += purge_runs(plan.keep_bytes, true, UINT64_MAX);
     struct policy_sight after = sight(now_ns, true);
     policy_gave(&keeper.policy, given, &after);
-    figure_count(all ? &keeper_figures.flushes : &keeper_figures.holds);
     note_plan(given, plan.keep_bytes, plan.until_ns == POLICY_FOREVER ? 0 : plan.until_ns - keeper.policy.quiet_ns);
     keeper.due_ns = plan.until_ns;
     state_set(plan.until_ns == POLICY_FOREVER ? KEEPER_STILL : KEEPER_QUIET);

@@ -77,7 +77,7 @@ size_t os_resident_bytes(const void *at, size_t bytes) {
     size_t count = 0;
     for (size_t done = 0; done < bytes;) {
         size_t part = size_min(bytes - done, sizeof present * os_page_bytes);
-        if (os_call(SYS_mincore, (const char *)at + done, part, present, 0) != 0) break;
+        if (os_call(SYS_mincore, (const char *)at + done, part, present, 0) != 0) return bytes;
         for (size_t i = 0; i < part / os_page_bytes; i++) count += present[i] & 1;
         done += part;
     }

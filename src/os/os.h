@@ -31,7 +31,7 @@ tide_hidden int os_renew(void *at, size_t bytes);
 /* Move the memory behind `from` to `to` (both committed); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads as zero; but
  * above a limit on address space `to` may be gone: do not move where there is one. */
 tide_hidden int os_move(void *from, void *to, size_t bytes);
-/* How much of a mapping is resident: whole pages. */
+/* How much of a mapping is resident: whole pages. All of it where the kernel does not tell. */
 tide_hidden size_t os_resident_bytes(const void *at, size_t bytes);
 tide_hidden void os_release(void *at, size_t bytes);
 /* Keep transparent huge pages out of a mapping. */
