@@ -12,8 +12,8 @@
 #define LOCK_SLEEPERS ((uint32_t)1 << 31)
 
 /* Where a filter refuses to let anybody wait, sleep for a while instead. */
-#define BLIND_NAP_NS 50000u
-#define BLIND_SLEEP_NS 20000000u
+#define REFUSED_NAP_NS 50000u
+#define REFUSED_SLEEP_NS 20000000u
 
 static bool is_refused(long result) {
     return result < 0 && result != -EAGAIN && result != -ETIMEDOUT && result != -EINTR;
@@ -77,7 +77,7 @@ void os_lock_take(struct os_lock *lock) {
                    atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
                                                          memory_order_relaxed, memory_order_relaxed)) {
             if (is_refused(os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, state | LOCK_SLEEPERS, NULL)))
-                os_sleep_ns(BLIND_NAP_NS);
+                os_sleep_ns(REFUSED_NAP_NS);
         }
     }
 }
@@ -108,7 +108,7 @@ int os_barrier(void) { return (int)os_call(SYS_membarrier, MEMBARRIER_CMD_PRIVAT
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     struct timespec length = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
     long result = os_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &length);
-    if (is_refused(result)) os_sleep_ns(timeout_ns < BLIND_SLEEP_NS ? timeout_ns : BLIND_SLEEP_NS);
+    if (is_refused(result)) os_sleep_ns(timeout_ns < REFUSED_SLEEP_NS ? timeout_ns : REFUSED_SLEEP_NS);
 }
 
 void os_wake(_Atomic uint32_t *word) { os_call(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, 0); }
