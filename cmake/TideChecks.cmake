@@ -8,6 +8,9 @@ if(NOT TIDE_SANITIZE AND CMAKE_BUILD_TYPE STREQUAL "Release")
     add_test(NAME check.size-catches COMMAND ${PROJECT_SOURCE_DIR}/scripts/check-size.sh $<TARGET_FILE:tidemalloc> 1)
     set_tests_properties(check.size-catches PROPERTIES WILL_FAIL ON)
 
+    find_package(Python3 COMPONENTS Interpreter REQUIRED)
+    add_test(NAME check.bench COMMAND ${Python3_EXECUTABLE} -m unittest discover -s ${PROJECT_SOURCE_DIR}/bench)
+
     add_test(NAME check.install
         COMMAND ${PROJECT_SOURCE_DIR}/tests/install/run.sh ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
     set_tests_properties(check.install PROPERTIES TIMEOUT 120)

@@ -21,7 +21,8 @@ typedef struct tide_flush_report {
     size_t returned_bytes; /* resident before, given back to the operating system now */
     size_t kept_bytes;     /* empty memory that could not be given back (locked pages, a failing system call) */
     size_t pinned_bytes;   /* free blocks on resident pages that hold a live block, too */
-    size_t missed_bytes;   /* empty memory in the caches of threads that were inside an operation at every try, or, where the
+    size_t
+        missed_bytes; /* empty memory in the caches of threads that were inside an operation at every try, or, where the
                               kernel has no membarrier, of all other threads */
 } tide_flush_report;
 

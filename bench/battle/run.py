@@ -115,14 +115,19 @@ def environment(configurations: Configurations, arguments: argparse.Namespace) -
     }
 
 
-def battle(runner: Runner, chosen: list[scenarios.Scenario], configurations: Configurations, rounds: int) -> None:
+def repeats_of(scenario: scenarios.Scenario, quick: bool) -> int:
+    return scenarios.QUICK_REPEATS if quick and scenario.kind == "recur" else scenario.repeats
+
+
+def battle(runner: Runner, chosen: list[scenarios.Scenario], configurations: Configurations, rounds: int,
+           quick: bool) -> None:
     start = time.monotonic()
     for number in range(1, rounds + 1):
         for scenario in chosen:
             taking_part = [c for c in configurations if scenarios.runs_in_round(scenario, number, c.name, c.rank)]
             if scenario.kind in scenarios.ALONE:
                 runner.drain()
-            for repeat in range(scenario.repeats):
+            for repeat in range(repeats_of(scenario, quick)):
                 for group in groups(scenario, taking_part, number + repeat):
                     runner.run(scenario, group)
             if taking_part:
@@ -155,7 +160,7 @@ def main() -> int:
         note(f"run.py: {error}")
         return 2
 
-    battle(runner, chosen, configurations, arguments.runs)
+    battle(runner, chosen, configurations, arguments.runs, arguments.quick)
     for name, warning in runner.warnings.items():
         note(f"{name} wrote on stderr: {warning}")
     if runner.disturbed:

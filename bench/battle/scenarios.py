@@ -10,6 +10,7 @@ QUICK_UNTIL_MS = 3000
 GAPS_MS = (20, 50, 100, 200, 500, 1000, 2000)
 P4_GAPS_MS = (50, 1000)  # from, to
 QUICK_GAPS_MS = (50, 200, 1000)
+QUICK_REPEATS = 2  # of recurring bursts: one pair of runs says too little about 10 %
 GAPS_FOR_ALL_MS = (100, 500)  # the gaps that every configuration runs, not only those of P4
 SIDE_BY_SIDE_FROM_MS = 50  # gaps in which another process has room for its own burst
 TIERS = ("tiny", "mid", "large", "mixed")

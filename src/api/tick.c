@@ -6,7 +6,8 @@
 #include "tidemalloc.h"
 
 PUBLIC uint64_t tide_tick(void) {
-    if (region_main.base == 0 || life_runs() || heap_is_busy() || os_lock_is_mine(&heap_registry_lock)) return UINT64_MAX; /* the last: a handler of fork */
+    if (region_main.base == 0 || life_runs() || heap_is_busy() || os_lock_is_mine(&heap_registry_lock))
+        return UINT64_MAX;                 /* the last: a handler of fork */
     uint64_t blocked = os_signals_block(); /* nobody jumps out of a tick */
     heap_enter();                          /* quietly: a tick is no work of the program's */
     heap_record.slow = true;

@@ -65,8 +65,7 @@ struct block_info block_describe(const char *function, const void *address) {
     bool valid = false;
     switch (info.kind) {
     case SPAN_TINY:
-        valid = tiny_is_block(info.span, tiny_offset(address)) &&
-                !tiny_is_withheld(info.span, tiny_offset(address)) &&
+        valid = tiny_is_block(info.span, tiny_offset(address)) && !tiny_is_withheld(info.span, tiny_offset(address)) &&
                 ((const struct block *)address)->key != tiny_key(info.span, address);
         break;
     case SPAN_MID:

@@ -179,7 +179,8 @@ void claim_note_wait(uint64_t ns) {
 
 void claim_settle(void) {
     struct heap *heap = claim_punch.heap;
-    bool lost = heap != NULL && (heap->fork_lost || atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST);
+    bool lost =
+        heap != NULL && (heap->fork_lost || atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST);
     if (!lost) punch_end(&claim_punch);
     claim_punch.count = 0;
 }

@@ -36,12 +36,12 @@ tide_hidden tide_cold struct claim_survey claim_mark(uint64_t now_ns);
 tide_hidden tide_cold void claim_mark_self(uint64_t now_ns);
 
 struct claim_sweep {
-    unsigned tiers;        /* whose spans to give up (enum tier_mask) */
+    unsigned tiers;           /* whose spans to give up (enum tier_mask) */
     uint64_t punch_before_ns; /* give empty pages of other spans back, too, in heaps marked before this; 0: nowhere */
-    bool until_bell;       /* stop when the bell has rung (bell.h) */
-    size_t returned_bytes; /* by punching */
-    unsigned heaps;        /* worked on */
-    unsigned yielded;      /* given way to their owners */
+    bool until_bell;          /* stop when the bell has rung (bell.h) */
+    size_t returned_bytes;    /* by punching */
+    unsigned heaps;           /* worked on */
+    unsigned yielded;         /* given way to their owners */
 };
 /* Do the owners' work for all marked and orphaned heaps: collect, give up empty spans, punch. Claim lock, and no other. False: stopped by the
  * bell. */

@@ -56,7 +56,8 @@ static bool is_still(struct heap *heap) {
 static void stop_others(bool may_wait) {
     heap_bury(may_wait);
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
-        if (!is_other(heap) || !heap_is_bound(heap) || atomic_load_explicit(&heap->dead, memory_order_relaxed) != 0) continue;
+        if (!is_other(heap) || !heap_is_bound(heap) || atomic_load_explicit(&heap->dead, memory_order_relaxed) != 0)
+            continue;
         heap->fork_held = fork_take(&heap->lock, may_wait);
         if (heap->fork_held && heap->record != NULL)
             atomic_store_explicit(&heap->record->heap, &heap_vacant, memory_order_relaxed);

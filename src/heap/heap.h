@@ -67,10 +67,10 @@ struct heap {
 
     _Alignas(64) _Atomic(struct span *) remote; /* see remote.h */
     _Atomic int state;
-    struct os_lock lock;          /* held by who acts on a heap that is not its own, and to come back to it */
-    _Atomic int waiting;          /* the owner is about to take the lock */
-    _Atomic int aside;            /* the owner is inside an operation that leaves the heap alone for now (claim_begin) */
-    _Atomic int dead;             /* the owner has ended without a word: there is no record any more */
+    struct os_lock lock; /* held by who acts on a heap that is not its own, and to come back to it */
+    _Atomic int waiting; /* the owner is about to take the lock */
+    _Atomic int aside;   /* the owner is inside an operation that leaves the heap alone for now (claim_begin) */
+    _Atomic int dead;    /* the owner has ended without a word: there is no record any more */
     struct thread_record *record; /* the owner's, while bound; under the lock */
     enum heap_claim claim;        /* under the lock */
     uint64_t marked_ns;           /* when it became HEAP_MARKED; under the lock */

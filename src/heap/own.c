@@ -136,7 +136,9 @@ static void span_populate(struct span *span) {
     size_t step_bytes = span->kind == SPAN_MID ? (size_t)mid_carve_count(span) * span->block_bytes : 1;
     size_t slice = (carved_bytes + SLICE_BYTES - 1) / SLICE_BYTES; /* the first without a carved block */
     bool reached = carved_bytes + step_bytes > slice * SLICE_BYTES;
-    if (span->heap->streak[span->class] < STREAK_GROWS || !reached || slice >= span->slices || run_slice_is_dirty(span, slice)) return;
+    if (span->heap->streak[span->class] < STREAK_GROWS || !reached || slice >= span->slices ||
+        run_slice_is_dirty(span, slice))
+        return;
     size_t blocks_end = size_round_up((size_t)span->capacity * span->block_bytes, os_page_bytes);
     os_populate(span_start(span) + slice * SLICE_BYTES, size_min(SLICE_BYTES, blocks_end - slice * SLICE_BYTES));
     span->flags |= SPAN_POPULATED;
@@ -185,7 +187,8 @@ static struct span *span_fresh(struct heap *heap, unsigned class) {
     if (span == NULL) return NULL;
     span->heap = heap;
     heap->streak[class] += heap->streak[class] < STREAK_MAX;
-    counter_add(&heap->fresh_bytes[mid ? TIER_MID_INDEX : TIER_TINY_INDEX], (mid ? mid_slices(class) : 1) * SLICE_BYTES);
+    counter_add(&heap->fresh_bytes[mid ? TIER_MID_INDEX : TIER_TINY_INDEX],
+                (mid ? mid_slices(class) : 1) * SLICE_BYTES);
     if (mid)
         mid_init(span, class);
     else
@@ -223,7 +226,8 @@ bool heap_drain_step(struct heap *heap) {
     heap->undrained = span->remote_next;
     uint64_t word = remote_take_all(span);
     span->flags &= (uint8_t)~SPAN_IN_HAND;
-    if (remote_count(word) == span->used && span->kind == SPAN_TINY) { /* all that were left: the span goes as it is, and its list with it. A
+    if (remote_count(word) == span->used &&
+        span->kind == SPAN_TINY) { /* all that were left: the span goes as it is, and its list with it. A
                                                                           current one counts one more; mid blocks have keys to clear */
         counter_add(&heap->remote_count, remote_count(word));
         heap_give_up(heap, span);

@@ -75,7 +75,8 @@ size_t punch_purge(const struct punch *punch) {
     size_t bytes = 0;
     for (unsigned i = 0; i < punch->count; i++)
         for (unsigned word = 0; word < MID_PAGE_WORDS; word++)
-            bytes += purge_pages(span_start(punch->spans[i].span) + word * 64 * os_page_bytes, punch->spans[i].pages[word]);
+            bytes +=
+                purge_pages(span_start(punch->spans[i].span) + word * 64 * os_page_bytes, punch->spans[i].pages[word]);
     return bytes;
 }
 

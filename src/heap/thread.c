@@ -231,7 +231,8 @@ struct heap *heap_own(void) {
 void heap_abandon(void) {
     struct thread_record *record = &heap_record;
     struct heap *first = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE), *self = record->self;
-    bool aside = self != NULL && atomic_load_explicit(&self->aside, memory_order_relaxed) != 0; /* the own heap is whole */
+    bool aside =
+        self != NULL && atomic_load_explicit(&self->aside, memory_order_relaxed) != 0; /* the own heap is whole */
     for (struct heap *heap = first; heap != NULL; heap = heap->next_heap)
         if ((heap == record->self && !aside) || os_lock_is_mine(&heap->lock))
             atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
@@ -272,7 +273,8 @@ static void heap_thread_end(void *argument) {
     bool lost = record->self != heap;
     if (!lost) {
         own_lock_take(heap);
-        lost = atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST; /* a claimer jumped out of its work here */
+        lost = atomic_load_explicit(&heap->state, memory_order_relaxed) ==
+               HEAP_LOST; /* a claimer jumped out of its work here */
         atomic_store_explicit(&record->heap, &heap_vacant, memory_order_relaxed);
         record->self = NULL;
         if (!lost) heap_orphan(heap);

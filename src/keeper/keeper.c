@@ -28,14 +28,14 @@ static struct { /* keeper_lock */
     enum keeper_state state;
     struct policy policy;
     struct claim_survey survey;
-    uint64_t mark_ns;      /* the last mark */
-    uint64_t busy_ns;      /* the last look that saw something */
-    uint64_t tick_ns;      /* the next tick */
-    uint64_t due_ns;       /* the next step */
-    unsigned late_looks;   /* since the mark */
-    uint64_t pressed_ns;   /* no answer to pressure before this */
+    uint64_t mark_ns;    /* the last mark */
+    uint64_t busy_ns;    /* the last look that saw something */
+    uint64_t tick_ns;    /* the next tick */
+    uint64_t due_ns;     /* the next step */
+    unsigned late_looks; /* since the mark */
+    uint64_t pressed_ns; /* no answer to pressure before this */
     uint64_t pressed_pause_ns;
-    size_t stuck_bytes;    /* free memory that the system does not take (locked) */
+    size_t stuck_bytes; /* free memory that the system does not take (locked) */
 } keeper;
 
 static void figure_set(_Atomic uint64_t *figure, uint64_t value) {
@@ -171,7 +171,8 @@ static void answer_pressure(uint64_t now_ns) {
         return;
     }
     keeper.pressed_ns = now_ns + keeper.pressed_pause_ns;
-    keeper.pressed_pause_ns = keeper.pressed_pause_ns * 2 < PRESSED_MAX_NS ? keeper.pressed_pause_ns * 2 : PRESSED_MAX_NS;
+    keeper.pressed_pause_ns =
+        keeper.pressed_pause_ns * 2 < PRESSED_MAX_NS ? keeper.pressed_pause_ns * 2 : PRESSED_MAX_NS;
     policy_pressed(&keeper.policy);
     size_t given = sweep_heaps(now_ns, false) + purge_runs(0, false, UINT64_MAX);
     figure_count(&keeper_figures.pressed);
@@ -226,7 +227,8 @@ uint64_t keeper_step(uint64_t now_ns, bool self) {
         }
         break;
     case KEEPER_STILL:
-        if (!rung && now_ns >= keeper.due_ns) settle((struct policy_plan){.until_ns = POLICY_FOREVER}, now_ns); /* blind */
+        if (!rung && now_ns >= keeper.due_ns)
+            settle((struct policy_plan){.until_ns = POLICY_FOREVER}, now_ns); /* blind */
         break;
     }
     /* The bell may have rung before this step or during it. */

@@ -30,11 +30,11 @@ struct keeper_figures {
     _Atomic uint64_t marks, pressed; /* rounds of marking; pressure events obeyed */
     _Atomic uint64_t regret_bytes;   /* given back, and taken again so soon that it cost more than it saved */
     _Atomic uint64_t hold_hits, hold_misses;
-    _Atomic uint64_t patience_ns;            /* now */
-    _Atomic uint64_t wakeups, cpu_ns;        /* of the keeper's thread */
+    _Atomic uint64_t patience_ns;                                     /* now */
+    _Atomic uint64_t wakeups, cpu_ns;                                 /* of the keeper's thread */
     _Atomic uint64_t pool_states[TIER_COUNT], pool_rates[TIER_COUNT]; /* enum pool_state; bytes taken per tick; now */
-    _Atomic uint32_t state, runs;             /* enum keeper_state; 1 while there is a thread */
-    _Atomic uint32_t claims_possible;        /* 0: the kernel has no barrier for us */
+    _Atomic uint32_t state, runs;                                     /* enum keeper_state; 1 while there is a thread */
+    _Atomic uint32_t claims_possible;                                 /* 0: the kernel has no barrier for us */
 };
 extern tide_hidden struct keeper_figures keeper_figures;
 

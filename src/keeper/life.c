@@ -127,7 +127,8 @@ static int life_start(void) {
     keeper_reset();
     os_lock_drop(&keeper_lock);
     int saved = errno;
-    pthread_sigmask(SIG_SETMASK, &all, &life_program.signals); /* libc leaves out the signals that setuid and cancellation need */
+    pthread_sigmask(SIG_SETMASK, &all,
+                    &life_program.signals); /* libc leaves out the signals that setuid and cancellation need */
     int error = thread_create();
     pthread_sigmask(SIG_SETMASK, &life_program.signals, NULL);
     errno = saved;

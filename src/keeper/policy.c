@@ -90,7 +90,9 @@ static void learn_from_burst(struct policy *policy, const struct policy_sight *s
 
 /* --- quiet --------------------------------------------------------------------------------------------------------- */
 
-static struct policy_plan plan_everything(void) { return (struct policy_plan){.keep_bytes = 0, .until_ns = POLICY_FOREVER}; }
+static struct policy_plan plan_everything(void) {
+    return (struct policy_plan){.keep_bytes = 0, .until_ns = POLICY_FOREVER};
+}
 
 /* Half of what is left, and again. */
 static struct policy_plan plan_half(const struct policy_sight *sight) {
@@ -208,7 +210,8 @@ static void regret_note(struct policy *policy, const struct policy_sight *sight)
 static size_t window_low(const struct policy *policy) {
     if (policy->ticks_seen < policy->window) return 0;
     size_t low = SIZE_MAX;
-    for (unsigned i = 0; i < policy->window; i++) low = size_min(low, policy->lows[(policy->tick - i) % POLICY_WINDOWS]);
+    for (unsigned i = 0; i < policy->window; i++)
+        low = size_min(low, policy->lows[(policy->tick - i) % POLICY_WINDOWS]);
     return low;
 }
 

@@ -27,9 +27,10 @@ enum pool_state { POOL_MEMORY, POOL_BALANCED, POOL_PERFORMANCE };
 /* What the keeper sees at one moment. */
 struct policy_sight {
     uint64_t now_ns;
-    size_t dirty_bytes;         /* free memory that is kept now */
-    size_t dirty_low_bytes;     /* the least of it since the last tick, or since memory was given back in the quiet spell, whichever is later */
-    uint64_t clean_taken_bytes; /* since the start: memory taken that has to be faulted in */
+    size_t dirty_bytes; /* free memory that is kept now */
+    size_t
+        dirty_low_bytes; /* the least of it since the last tick, or since memory was given back in the quiet spell, whichever is later */
+    uint64_t clean_taken_bytes;       /* since the start: memory taken that has to be faulted in */
     uint64_t taken_bytes[TIER_COUNT]; /* since the start: all memory taken, by pool */
 };
 
@@ -44,9 +45,9 @@ struct policy_plan {
 struct policy {
     enum mode mode;
     /* quiet and burst */
-    uint64_t quiet_ns;      /* when the last quiet spell began: nothing has happened since */
-    uint64_t last_busy_ns;  /* when something was last known to happen before it */
-    uint64_t burst_ns;      /* when it ended */
+    uint64_t quiet_ns;     /* when the last quiet spell began: nothing has happened since */
+    uint64_t last_busy_ns; /* when something was last known to happen before it */
+    uint64_t burst_ns;     /* when it ended */
     uint64_t burst_clean_bytes;
     size_t kept_bytes;      /* free memory left in it */
     size_t burst_low_bytes; /* the least free memory since then */
@@ -62,7 +63,7 @@ struct policy {
     size_t lows[POLICY_WINDOWS]; /* a ring, by tick */
     unsigned tick, ticks_seen, window, calm, calm_needed;
     uint64_t tick_clean_bytes;
-    size_t trimmed_bytes;                                    /* by the last trims, not missed so far */
+    size_t trimmed_bytes; /* by the last trims, not missed so far */
     struct pool {
         uint64_t seen_bytes, rate_bytes; /* rate: taken per tick, smoothed */
         enum pool_state state;
@@ -73,7 +74,8 @@ struct policy {
 
 tide_hidden tide_cold void policy_init(struct policy *policy, enum mode mode);
 /* Nothing has happened since `sight->now_ns`, and the last look that saw something was at `last_busy_ns`. */
-tide_hidden tide_cold struct policy_plan policy_quiet(struct policy *policy, const struct policy_sight *sight, uint64_t last_busy_ns);
+tide_hidden tide_cold struct policy_plan policy_quiet(struct policy *policy, const struct policy_sight *sight,
+                                                      uint64_t last_busy_ns);
 /* The plan's time is up, and still nothing has happened. */
 tide_hidden tide_cold struct policy_plan policy_waited(struct policy *policy, const struct policy_sight *sight);
 /* The plan was carried out: so much was given back, and `after` is left. The low mark starts again from here. */

@@ -31,7 +31,7 @@ static size_t file_text(const char *path, char *text, size_t size) {
 static uint64_t cgroup_number(const char *folder, const char *name) {
     char path[PATH_BYTES + 32], text[32];
     size_t length = strlen(folder);
-    memcpy(path, folder, length);
+    memcpy(path, folder, length + 1);
     memcpy(path + length, name, strlen(name) + 1);
     size_t bytes = file_text(path, text, sizeof text);
     uint64_t number = 0;
@@ -97,7 +97,7 @@ static void cgroup_open(void) {
     const char *path = line + strlen("0::");
     size_t length = strcspn(path, "\n"), root = strlen(CGROUP_ROOT);
     if (path[length] != '\n' || root + length + 1 > PATH_BYTES) return;
-    memcpy(pressure.cgroup, CGROUP_ROOT, root);
+    memcpy(pressure.cgroup, CGROUP_ROOT, root + 1);
     memcpy(pressure.cgroup + root, path, length);
     pressure.cgroup[root + length] = 0;
     if (cgroup_number(pressure.cgroup, "/memory.stat") == UINT64_MAX) pressure.cgroup[0] = 0;

@@ -73,7 +73,7 @@ int os_move(void *from, void *to, size_t bytes) {
 }
 
 size_t os_resident_bytes(const void *at, size_t bytes) {
-    unsigned char present[512];
+    unsigned char present[512] = {0};
     size_t count = 0;
     for (size_t done = 0; done < bytes;) {
         size_t part = size_min(bytes - done, sizeof present * os_page_bytes);

@@ -44,7 +44,8 @@ void os_thread_rename(const char *name) { os_call(SYS_prctl, PR_SET_NAME, name, 
 bool os_detach_thread(const char *name, bool keep_stderr) {
     os_thread_rename(name);
     if (os_call(SYS_unshare, CLONE_FS, 0, 0, 0) == 0) os_call(SYS_chdir, "/", 0, 0, 0); /* hold no file system busy */
-    if (os_call(SYS_close_range, keep_stderr ? STDERR_FILENO + 1 : 0, UINT_MAX, CLOSE_RANGE_UNSHARE, 0) != 0) return false;
+    if (os_call(SYS_close_range, keep_stderr ? STDERR_FILENO + 1 : 0, UINT_MAX, CLOSE_RANGE_UNSHARE, 0) != 0)
+        return false;
     if (keep_stderr) os_call(SYS_close_range, 0, STDERR_FILENO - 1, 0, 0);
     return true;
 }

@@ -106,7 +106,8 @@ bool os_barrier_register(void) {
 int os_barrier(void) { return (int)os_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0, 0); }
 
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
-    struct timespec length = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
+    struct timespec length = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
+                              .tv_nsec = (long)(timeout_ns % 1000000000u)};
     long result = os_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &length);
     if (is_refused(result)) os_sleep_ns(timeout_ns < REFUSED_SLEEP_NS ? timeout_ns : REFUSED_SLEEP_NS);
 }

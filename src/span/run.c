@@ -62,8 +62,7 @@ static void flow_take(size_t count, size_t dirty) {
     flow->dirty_low_bytes = size_min(flow->dirty_low_bytes, flow->dirty_bytes);
     flow->taken_bytes += count * SLICE_BYTES;
     flow->clean_taken_bytes += (count - dirty) * SLICE_BYTES;
-    if (unlikely(flow->clean_taken_bytes >= runs.growth_mark))
-        run_grown_set(RUN_GROWN_MAYBE);
+    if (unlikely(flow->clean_taken_bytes >= runs.growth_mark)) run_grown_set(RUN_GROWN_MAYBE);
 }
 
 static void range_take(struct region *region, size_t slice, size_t count) {
@@ -256,12 +255,15 @@ static tide_cold void excess_purge(void) {
     size_t keep_bytes = load_relaxed(&run_keep_bytes);
     size_t dirty = runs.flow.dirty_bytes;
     /* What went back the last time, and was taken again since. */
-    bool regretted = runs.excess_bytes != 0 && 4 * (runs.flow.clean_taken_bytes - runs.excess_clean_bytes) >= runs.excess_bytes;
+    bool regretted =
+        runs.excess_bytes != 0 && 4 * (runs.flow.clean_taken_bytes - runs.excess_clean_bytes) >= runs.excess_bytes;
     if (resident > keep_bytes && regretted) keep_bytes = size_min(2 * keep_bytes, RUN_GROWTH_STEP_BYTES);
     runs.excess_bytes = resident > keep_bytes ? dirty - dirty / 2 : 0; /* half, so not at every free again */
     runs.excess_clean_bytes = runs.flow.clean_taken_bytes;
-    runs.look_at_bytes = resident > keep_bytes ? dirty / 2 + keep_bytes / 2 : dirty + size_max(keep_bytes - resident, keep_bytes / 4);
-    if (load_relaxed(&run_keep_bytes) != SIZE_MAX) atomic_store_explicit(&run_keep_bytes, keep_bytes, memory_order_relaxed);
+    runs.look_at_bytes =
+        resident > keep_bytes ? dirty / 2 + keep_bytes / 2 : dirty + size_max(keep_bytes - resident, keep_bytes / 4);
+    if (load_relaxed(&run_keep_bytes) != SIZE_MAX)
+        atomic_store_explicit(&run_keep_bytes, keep_bytes, memory_order_relaxed);
     struct run_purge purge = {.limit_bytes = runs.excess_bytes};
     os_lock_drop(&run_lock);
     if (resident >= RUN_GROWTH_STEP_BYTES) run_grown_set(RUN_GROWN_SURELY);
@@ -474,7 +476,8 @@ void run_set_growth_mark(uint64_t clean_taken_bytes) {
 
 size_t run_resident_bytes(void) {
     size_t bytes = 0;
-    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+    for (struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         if (region->base != 0) bytes += os_resident_bytes((void *)region->base, region_top(region));
     return bytes;
 }

@@ -35,8 +35,9 @@ enum span_flag {
     SPAN_CLEAN = 4,  /* blocks behind `limit` were never touched and read as zero (mid) */
     SPAN_GROWN = 16, /* large: was made by growing another block */
     SPAN_MOVED = 8,  /* large: the mapping cannot merge with its neighbours until it is renewed */
-    SPAN_PUNCHED = 32, /* tiny, mid, listed: no block was taken or freed since its empty pages were given back (punch.h) */
-    SPAN_IN_HAND = 64, /* pages of it are being given back: neither current nor listed */
+    SPAN_PUNCHED =
+        32, /* tiny, mid, listed: no block was taken or freed since its empty pages were given back (punch.h) */
+    SPAN_IN_HAND = 64,    /* pages of it are being given back: neither current nor listed */
     SPAN_POPULATED = 128, /* tiny, mid: the slice of the block carved last may be resident to its end */
 };
 
@@ -64,10 +65,11 @@ struct span {
     union {
         struct { /* tiny */
             struct block *free;
-            _Atomic uint16_t punched; /* pages that were given back: every block that overlaps one is free, and not on the list */
+            _Atomic uint16_t
+                punched; /* pages that were given back: every block that overlaps one is free, and not on the list */
         };
-        struct {            /* mid */
-            char *start;    /* of block 0 */
+        struct {         /* mid */
+            char *start; /* of block 0 */
             _Atomic uint64_t free_mask
                 [MID_WORDS]; /* a one is a free block; any thread may look at the bit of a block that it holds */
         };

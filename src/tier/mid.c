@@ -33,7 +33,8 @@ bool mid_carve(struct span *head) {
 bool mid_punch(const struct span *head, uint64_t pages[MID_PAGE_WORDS]) {
     uint32_t limit = atomic_load_explicit(&head->limit, memory_order_relaxed);
     size_t touched_bytes = (size_t)limit * head->block_bytes;
-    if ((head->flags & SPAN_POPULATED) != 0) touched_bytes = size_round_up((size_t)head->carved * head->block_bytes, SLICE_BYTES);
+    if ((head->flags & SPAN_POPULATED) != 0)
+        touched_bytes = size_round_up((size_t)head->carved * head->block_bytes, SLICE_BYTES);
     size_t touched = (touched_bytes + os_page_bytes - 1) / os_page_bytes;
     bool some = false;
     for (size_t word = 0; word < MID_PAGE_WORDS; word++) {

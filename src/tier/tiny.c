@@ -62,7 +62,8 @@ uint32_t tiny_punch(struct span *span) {
     }
     uint32_t live = 0;
     for (uint32_t i = 0; i < span->carved; i++)
-        if ((on_list[i / 64] >> (i % 64) & 1) == 0 && !tiny_is_withheld(span, i * bytes)) live |= tiny_pages(i * bytes, bytes);
+        if ((on_list[i / 64] >> (i % 64) & 1) == 0 && !tiny_is_withheld(span, i * bytes))
+            live |= tiny_pages(i * bytes, bytes);
     uint32_t touched = limit == 0 ? 0 : tiny_pages(0, limit);
     uint32_t early = (span->flags & SPAN_POPULATED) != 0 ? tiny_pages(0, SLICE_BYTES) & ~touched : 0;
     uint32_t drop = touched & ~live & ~punched;

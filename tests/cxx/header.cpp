@@ -19,8 +19,7 @@ int use_all(void) {
     size_t sum = tide_tiny_magazine_flush_all(&report) + tide_mid_pool_flush(&report) + tide_large_pool_flush(&report);
     sum += tide_pool_flush_all(nullptr) + tide_release_all_caches(nullptr);
     sum += report.returned_bytes + report.kept_bytes + report.pinned_bytes + report.missed_bytes;
-    int result =
-        tide_stats_get(&stats, sizeof stats) + tide_set("mode", "hybrid") + tide_get("mode", value, sizeof value) +
-        static_cast<int>(tide_tick() % 2);
+    int result = tide_stats_get(&stats, sizeof stats) + tide_set("mode", "hybrid") +
+                 tide_get("mode", value, sizeof value) + static_cast<int>(tide_tick() % 2);
     return result + static_cast<int>(sum % 2) + static_cast<int>(stats.allocated_bytes % 2);
 }

@@ -172,7 +172,14 @@ static void beside_growth(void) {
 
 /* Two threads call at the same time. */
 static void *unshare_main(void *nothing) {
-    for (unsigned i = 0; i < 100; i++) CHECK(unshare(CLONE_FS) == 0);
+    int file = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
+    CHECK(file >= 0);
+    for (unsigned i = 0; i < 100; i++) {
+        CHECK(unshare(CLONE_FS) == 0);
+        CHECK(unshare(CLONE_NEWUSER) == -1 && errno == EINVAL); /* the others are threads, too */
+        setns(file, 0);
+    }
+    close(file);
     return nothing;
 }
 static void by_two_threads(void) {

@@ -8,9 +8,9 @@
 
 static struct file {
     const char *path, *text;
-    bool read_only, refuses;   /* refuses: the write fails */
-    enum os_event event;       /* what os_file_poll says next */
-    bool priority;             /* how it was asked */
+    bool read_only, refuses; /* refuses: the write fails */
+    enum os_event event;     /* what os_file_poll says next */
+    bool priority;           /* how it was asked */
     char written[64];
     size_t at, length;
     int opened, closed;
@@ -131,8 +131,8 @@ static void test_manager_with_a_pipe(void **state) {
 
 static void test_manager_with_a_trigger(void **state) {
     (void)state;
-    char *environment[] = {"MEMORY_PRESSURE_WATCH=/cg/memory.pressure", "MEMORY_PRESSURE_WRITE=c29tZSAyMDAwMDAgMjAwMDAwMAA=",
-                           NULL};
+    char *environment[] = {"MEMORY_PRESSURE_WATCH=/cg/memory.pressure",
+                           "MEMORY_PRESSURE_WRITE=c29tZSAyMDAwMDAgMjAwMDAwMAA=", NULL};
     fake.environment = environment;
     struct file *trigger = file_add("/cg/memory.pressure", "");
     pressure_open();
@@ -164,7 +164,7 @@ static void test_cgroup(void **state) {
     struct file *stat = file_add(GROUP "/memory.stat", "anon 1000\nfile 104000000\n");
     pressure_open();
     assert_int_equal(pressure_look(), PRESSURE_NONE); /* files fill it, and that is no matter */
-    stat->text = "anon 91750400\nfile 0\n";            /* 7/8 of the limit */
+    stat->text = "anon 91750400\nfile 0\n";           /* 7/8 of the limit */
     assert_int_equal(pressure_look(), PRESSURE_CGROUP);
     stat->text = "anon 91750399\nfile 0\n";
     assert_int_equal(pressure_look(), PRESSURE_NONE);
@@ -202,10 +202,14 @@ static void test_cgroup_with_a_long_name(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_there),       cmocka_unit_test(test_stalls),
-        cmocka_unit_test(test_stalls_without_the_right), cmocka_unit_test(test_manager_with_a_pipe),
-        cmocka_unit_test(test_manager_with_a_trigger),   cmocka_unit_test(test_manager_says_no),
-        cmocka_unit_test(test_cgroup),              cmocka_unit_test(test_cgroup_of_version_1),
+        cmocka_unit_test(test_nothing_there),
+        cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_stalls_without_the_right),
+        cmocka_unit_test(test_manager_with_a_pipe),
+        cmocka_unit_test(test_manager_with_a_trigger),
+        cmocka_unit_test(test_manager_says_no),
+        cmocka_unit_test(test_cgroup),
+        cmocka_unit_test(test_cgroup_of_version_1),
         cmocka_unit_test(test_cgroup_with_a_long_name),
     };
     return unit_run(tests, COUNT_OF(tests));
