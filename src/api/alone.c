@@ -28,7 +28,7 @@ static int call_alone(int (*call)(int, int), int a, int b, bool alone) {
         os_sleep_ns(NAP_NS);
         error = call(a, b);
     }
-    if (paused) life_resume();
+    if (alone) life_resume(paused);
     if (error >= 0) return 0;
     errno = -error;
     return -1;

@@ -43,6 +43,7 @@ tide_inline bool size_is_power(size_t n) { return n != 0 && (n & (n - 1)) == 0; 
 #endif
 typedef uintptr_t __attribute__((may_alias)) aliasing_word;
 typedef uint32_t __attribute__((may_alias)) aliasing_half;
+typedef uint16_t __attribute__((may_alias)) aliasing_quarter;
 #ifdef TIDE_THREAD_SANITIZER
 #define load_relaxed(atomic) atomic_load_explicit((atomic), memory_order_relaxed)
 #else

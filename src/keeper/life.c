@@ -19,11 +19,13 @@
 #define STACK_MAX_BYTES (64 * MIB)
 /* Checking how much is resident costs a system call or two: not more often than once for so much growth. */
 #define CHECK_MIN_BYTES (256 * KIB)
+#define STARTING_NAP_NS 100000u
 
 enum { LIFE_NONE, LIFE_STARTING, LIFE_RUNNING };
 static _Atomic uint32_t life_state;
 static _Atomic uint32_t life_stop; /* 1: the thread must end */
 static struct os_lock life_lock;
+static struct os_lock life_pause_lock; /* from life_pause to life_resume */
 static pthread_t life_thread, life_left; /* the keeper's thread; the one before that ended because nobody was left */
 static struct {                          /* what the thread that started the keeper was like */
     char name[OS_NAME_BYTES];
@@ -174,7 +176,7 @@ void heap_on_fork(void) {
     atomic_store(&life_stop, 0);
     atomic_store(&heap_bell, BELL_QUIET);
     atomic_store(&keeper_figures.runs, 0);
-    keeper_lock = life_lock = (struct os_lock){0};
+    keeper_lock = life_lock = life_pause_lock = (struct os_lock){0};
     if (atomic_load(&life_process) != 0) life_begin();
     growth_mark_in(RUN_GROWTH_STEP_BYTES);
     /* What was inherited is free memory, too, and the child may only use that. */
@@ -182,6 +184,8 @@ void heap_on_fork(void) {
 }
 
 bool life_pause(void) {
+    os_lock_take(&life_pause_lock);
+    while (atomic_load(&life_state) == LIFE_STARTING) os_sleep_ns(STARTING_NAP_NS);
     os_lock_take(&life_lock);
     bool running = atomic_load(&life_state) == LIFE_RUNNING;
     if (running) {
@@ -208,4 +212,7 @@ void life_option_set(void) {
     bell_ring();
 }
 
-void life_resume(void) { life_start_once(); }
+void life_resume(bool paused) {
+    if (paused) life_start_once();
+    os_lock_drop(&life_pause_lock);
+}

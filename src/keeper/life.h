@@ -14,10 +14,10 @@
 
 /* The process may have threads from now on. */
 tide_hidden tide_cold void life_begin(void);
-/* End the thread, if there is one. Returns whether there was. */
+/* End the thread, if there is one. Returns whether there was. Other callers wait until life_resume. */
 tide_hidden tide_cold bool life_pause(void);
-/* Start it again. */
-tide_hidden tide_cold void life_resume(void);
+/* Start it again, if there was one. */
+tide_hidden tide_cold void life_resume(bool paused);
 tide_hidden tide_cold bool life_runs(void);
 /* An option of the keeper's was set. */
 tide_hidden tide_cold void life_option_set(void);

@@ -66,24 +66,31 @@ static void refill(void) {
     burst_free(&burst);
 }
 
-/* It stays while nobody asks. On a machine that is busy with other things the work may stand still so long that the program is idle; that was no work
- * at all, and is tried again. */
+static uint64_t pressures(void) { return subject_stats().pressure_count; }
+
+/* It stays while nobody asks. On a machine that is busy with other things the work may stand still so long that the program is idle, or memory may
+ * really be scarce for a moment; then it is tried again. */
+enum { TRIES_MOST = 50, PRESSURES_MOST = 5 };
 static void expect_kept(unsigned milliseconds, const char *what) {
-    for (unsigned tries = 0; tries < 50; tries++) {
-        uint64_t idle = subject_stats().flush_count, until = clock_now_ns() + milliseconds * UINT64_C(1000000);
+    size_t enough = baseline + (full - baseline) / 2;
+    unsigned pressed = 0;
+    for (unsigned tries = 0; tries < TRIES_MOST; tries++) {
+        uint64_t idle = subject_stats().flush_count, asked = pressures();
+        uint64_t until = clock_now_ns() + milliseconds * UINT64_C(1000000);
         size_t level = SIZE_MAX;
-        while (clock_now_ns() < until && level >= baseline + (full - baseline) / 2) {
+        while (clock_now_ns() < until && level >= enough) {
             level = water_level();
             clock_sleep_us(10000);
         }
-        if (level >= baseline + (full - baseline) / 2) return;
-        CHECKF(subject_stats().flush_count != idle, "%s: %zu KiB left", what, level / WATER_KIB);
+        if (level >= enough) return;
+        pressed += pressures() != asked;
+        CHECKF(pressed <= PRESSURES_MOST, "%s: answered as pressure", what);
+        CHECKF(pressures() != asked || subject_stats().flush_count != idle, "%s: %zu KiB left", what,
+               level / WATER_KIB);
         refill();
     }
     scene_skip("this machine is too busy");
 }
-
-static uint64_t pressures(void) { return subject_stats().pressure_count; }
 
 static const char *pipe_path(void) {
     const char *path = getenv("MEMORY_PRESSURE_WATCH");
@@ -100,7 +107,6 @@ static int pipe_open(void) {
 static void asked_part(void) {
     begin();
     expect_kept(500, "unasked");
-    CHECK(pressures() == 0);
     int fd = pipe_open();
     for (unsigned round = 0; round < 2; round++) {
         uint64_t before = pressures();
@@ -165,7 +171,6 @@ static void asked_early_part(void) {
 static void harmless_part(void) {
     begin();
     expect_kept(400, "a useless file");
-    CHECK(pressures() == 0);
     end();
 }
 
