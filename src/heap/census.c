@@ -14,8 +14,7 @@
 
 /* What was given back from under the live blocks of a span. */
 CENSUS_RACY static size_t punched_bytes(const struct span *span) {
-    if (span->kind == SPAN_TINY)
-        return bits_count(*(const aliasing_quarter *)&span->punched) * os_page_bytes;
+    if (span->kind == SPAN_TINY) return bits_count(*(const aliasing_quarter *)&span->punched) * os_page_bytes;
     /* The owner may give the span up meanwhile: what is looked at is a copy, and it must make sense. */
     struct span copy = *span;
     uint64_t pages[MID_PAGE_WORDS];

@@ -25,7 +25,7 @@ enum { LIFE_NONE, LIFE_STARTING, LIFE_RUNNING };
 static _Atomic uint32_t life_state;
 static _Atomic uint32_t life_stop; /* 1: the thread must end */
 static struct os_lock life_lock;
-static struct os_lock life_pause_lock; /* from life_pause to life_resume */
+static struct os_lock life_pause_lock;   /* from life_pause to life_resume */
 static pthread_t life_thread, life_left; /* the keeper's thread; the one before that ended because nobody was left */
 static struct {                          /* what the thread that started the keeper was like */
     char name[OS_NAME_BYTES];

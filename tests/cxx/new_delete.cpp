@@ -185,7 +185,7 @@ void check_errno() {
 
 int main() {
     subject_require();
-    if (subject.is_tide) CHECK(subject.set("mode", "static") == 0);  // a keeper that starts has a block of its own
+    if (subject.is_tide) CHECK(subject.set("mode", "static") == 0); // a keeper that starts has a block of its own
     // The first exception of a program makes libc and libstdc++ allocate things that stay.
     CHECK(throws_bad_alloc([] { return ::operator new(huge_bytes); }));
     check_all_forms();
