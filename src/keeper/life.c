@@ -19,9 +19,9 @@
 #define STACK_MAX_BYTES (64 * MIB)
 /* Checking how much is resident costs a system call or two: not more often than once for so much growth. */
 #define CHECK_MIN_BYTES (256 * KIB)
-#define STARTING_NAP_NS 100000u
+#define CHANGING_NAP_NS 100000u
 
-enum { LIFE_NONE, LIFE_STARTING, LIFE_RUNNING };
+enum { LIFE_NONE, LIFE_CHANGING, LIFE_RUNNING };
 static _Atomic uint32_t life_state;
 static _Atomic uint32_t life_stop; /* 1: the thread must end */
 static struct os_lock life_lock;
@@ -75,6 +75,8 @@ static bool life_leave(void) {
         atomic_store(&heap_bell, BELL_QUIET);
         atomic_store(&keeper_figures.runs, 0);
         growth_mark_in(RUN_GROWTH_STEP_BYTES);
+        run_keep_at_most(RUN_KEEP_SMALL_BYTES);
+        atomic_store(&life_state, LIFE_CHANGING); /* nobody else may join it now */
     }
     os_lock_drop(&life_lock);
     if (!leave) return false;
@@ -139,7 +141,7 @@ static int life_start(void) {
 
 static void life_start_once(void) {
     uint32_t none = LIFE_NONE;
-    if (!atomic_compare_exchange_strong(&life_state, &none, LIFE_STARTING)) return;
+    if (!atomic_compare_exchange_strong(&life_state, &none, LIFE_CHANGING)) return;
     run_set_growth_mark(UINT64_MAX);
     run_keep_at_most(SIZE_MAX);
     int error = life_start();
@@ -185,7 +187,7 @@ void heap_on_fork(void) {
 
 bool life_pause(void) {
     os_lock_take(&life_pause_lock);
-    while (atomic_load(&life_state) == LIFE_STARTING) os_sleep_ns(STARTING_NAP_NS);
+    while (atomic_load(&life_state) == LIFE_CHANGING) os_sleep_ns(CHANGING_NAP_NS);
     os_lock_take(&life_lock);
     bool running = atomic_load(&life_state) == LIFE_RUNNING;
     if (running) {
