@@ -45,7 +45,7 @@ size_t tide_release_all_caches(tide_flush_report *report);
 uint64_t tide_tick(void);
 
 /* Statistics of the whole process, in bytes unless the name says otherwise. */
-#define TIDE_STATS_VERSION 2
+#define TIDE_STATS_VERSION 3
 /* What a pool's capacity follows: how fast memory is taken from it. */
 enum tide_pool_state { TIDE_POOL_MEMORY, TIDE_POOL_BALANCED, TIDE_POOL_PERFORMANCE };
 typedef struct tide_stats {
@@ -87,7 +87,18 @@ typedef struct tide_stats {
     uint64_t claim_wait_max_ns;   /* the longest wait */
     uint64_t tiny_state, mid_state, large_state;                /* now: enum tide_pool_state */
     uint64_t tiny_rate_bytes, mid_rate_bytes, large_rate_bytes; /* now: taken from the page runs per 100 ms, smoothed */
+    /* Version 3: what is retained, by tier, and why some of it stays. Now. */
+    uint64_t tiny_retained_bytes, mid_retained_bytes; /* empty spans that threads keep */
+    uint64_t large_retained_bytes;                    /* free page runs, whatever tier they served */
+    uint64_t tiny_pinned_bytes, mid_pinned_bytes;     /* free blocks beside live ones */
+    uint64_t locked_bytes;                            /* free page runs that the system did not take back (mlock) */
+    uint64_t
+        allocation_count; /* blocks handed out by the tiny and the mid tier; counted by libtidemalloc-count.so, else 0 */
+    uint64_t keeper_state; /* enum tide_keeper_state */
 } tide_stats;
+
+/* Work is watched; the program looks idle; something is held for a burst that is expected; all went back, and the keeper is asleep. */
+enum tide_keeper_state { TIDE_KEEPER_WATCH, TIDE_KEEPER_LOOK, TIDE_KEEPER_HOLD, TIDE_KEEPER_STILL };
 
 /* Fill `stats`, a struct of `size` bytes. Returns 0, or EINVAL when stats is NULL or size is too small to hold version and
  * size. Walks all descriptors: microseconds per MiB of heap; numbers of threads at work are a moment's estimate. */

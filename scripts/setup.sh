@@ -84,13 +84,13 @@ if [ "${1:-}" = --as-root ]; then
     exit
 fi
 
-[ "$#" -gt 0 ] || die "name a group: build check bench demo lint programs"
+[ "$#" -gt 0 ] || die "name a group: build check bench demo lint verify programs"
 [ "${TIDEMALLOC_SETUP:-on}" != off ] || exit 0
 wanted=()
 for group; do
     case $group in
-    build | check | bench | demo | lint | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
-    *) die "unknown group $group: build check bench demo lint programs" ;;
+    build | check | bench | demo | lint | verify | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
+    *) die "unknown group $group: build check bench demo lint verify programs" ;;
     esac
 done
 

@@ -22,6 +22,7 @@
 #include "heap/census.c"
 #include "heap/claim.c"
 #include "heap/emergency.c"
+#include "heap/flush.c"
 #include "heap/fork.c"
 #include "heap/heap.c"
 #include "heap/own.c"
@@ -30,11 +31,13 @@
 #include "heap/thread.c"
 #include "heap/whole.c"
 
+#include "keeper/figures.c"
 #include "keeper/keeper.c"
 #include "keeper/life.c"
 #include "keeper/note.c"
 #include "keeper/policy.c"
 #include "keeper/pressure.c"
+#include "keeper/window.c"
 
 #ifndef TIDE_ARCHIVE /* there it is an object of its own */
 #include "api/cxx.c"

@@ -95,7 +95,7 @@ static bool sweep_round(struct claim_sweep *sweep, struct heap *heap) {
     bool more = false;
     if (sweep_drain(sweep, heap)) {
         heap_flush(heap, (enum tier_mask)sweep->tiers);
-        if (heap->marked_ns < sweep->punch_before_ns) more = punch_take(&claim_punch, heap);
+        if (heap->marked_ns < sweep->punch_before_ns) more = punch_take(&claim_punch, heap, sweep->tiers);
     }
     return more || claim_punch.count > 0;
 }

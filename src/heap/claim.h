@@ -36,7 +36,7 @@ tide_hidden tide_cold struct claim_survey claim_mark(uint64_t now_ns);
 tide_hidden tide_cold void claim_mark_self(uint64_t now_ns);
 
 struct claim_sweep {
-    unsigned tiers;           /* whose spans to give up (enum tier_mask) */
+    unsigned tiers;           /* whose spans to give up and to punch (enum tier_mask) */
     uint64_t punch_before_ns; /* give empty pages of other spans back, too, in heaps marked before this; 0: nowhere */
     bool until_bell;          /* stop when the bell has rung (bell.h) */
     size_t returned_bytes;    /* by punching */

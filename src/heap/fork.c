@@ -161,6 +161,7 @@ static void inherit_own(struct heap *heap) {
         return;
     }
     heap->claim = HEAP_OWN;
+    atomic_store_explicit(&heap->thread_id, os_thread_id(), memory_order_relaxed);
     heap_life_init(heap);
     pthread_mutex_lock(&heap->life);
 }

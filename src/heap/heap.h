@@ -55,11 +55,17 @@ struct heap {
     /* The borrow rule (own.c): the class whose current span serves this one for now, CLASSES if none does, and how often that missed. */
     uint8_t lender[TINY_CLASSES];
     uint8_t borrow_misses[TINY_CLASSES];
-    size_t empty_room_bytes; /* how much more may empty before that is counted again (heap_mid_emptied) */
+    size_t empty_room_bytes;          /* how much more may empty before that is counted again (heap_mid_emptied) */
+    uint32_t tick;                    /* of heap_tick, the last one that this heap has seen */
+    uint32_t ticked_refills[CLASSES]; /* refill_counts then */
+    uint8_t rate[CLASSES];            /* refills per tick, in eighths, smoothed */
     uint8_t streak[CLASSES]; /* clean spans opened since the class has last given one up: how surely it grows */
 
     /* Statistics, written by who owns the heap. */
-    _Atomic uint64_t refill_count, retire_count, remote_count;
+    _Atomic uint64_t refill_counts[CLASSES], retire_count, remote_count;
+#ifdef TIDE_COUNT
+    _Atomic uint64_t allocation_counts[CLASSES];
+#endif
     _Atomic uint64_t fresh_bytes[TIER_LARGE_INDEX]; /* spans taken from the page runs, tiny and mid */
     _Atomic uint64_t mended_bytes; /* of pages that were given back from under live spans and are used again */
 
@@ -72,10 +78,14 @@ struct heap {
     _Atomic int aside;   /* the owner is inside an operation that leaves the heap alone for now (claim_begin) */
     _Atomic int dead;    /* the owner has ended without a word: there is no record any more */
     struct thread_record *record; /* the owner's, while bound; under the lock */
+    _Atomic uint32_t thread_id;   /* the last owner's */
     enum heap_claim claim;        /* under the lock */
     uint64_t marked_ns;           /* when it became HEAP_MARKED; under the lock */
     struct heap *next_heap;       /* all heaps, newest first */
     struct heap *next_orphan;
+    struct {
+        size_t live_bytes, free_bytes, spans;
+    } seen;               /* by the last detailed census (census.h) */
     bool fork_held;       /* fork.c: the forking thread has taken the lock */
     bool fork_lost;       /* fork.c: its thread is in the middle of an operation, so the child cannot use it */
     pthread_mutex_t life; /* robust, held by the owner: tells that a thread ended without a word */
@@ -121,6 +131,16 @@ tide_hidden void heap_quit(void);
 /* Operations so far that interrupted another one. */
 tide_hidden uint64_t heap_nested_count(void);
 
+/* libtidemalloc-count.so counts every allocation, for who wants to know how many hit. Ours to use has no counter on its hot path. */
+#ifdef TIDE_COUNT
+tide_inline void heap_count(struct heap *heap, unsigned class) {
+    _Atomic uint64_t *count = &heap->allocation_counts[class];
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+#else
+#define heap_count(heap, class) ((void)0)
+#endif
+
 /* --- the hot path ------------------------------------------------------------------------------------------------ */
 
 tide_inline bool heap_is_busy(void) { return load_relaxed(&heap_record.busy) != 0; }
@@ -146,6 +166,7 @@ tide_inline void *heap_malloc_tiny(size_t size) {
     heap_enter();
     void *block = tiny_pop(heap_loaded()->ready[(size + GRANULE_BYTES - 1) / GRANULE_BYTES]);
     if (unlikely(block == NULL)) return heap_malloc_miss(size, NULL);
+    heap_count(heap_loaded(), class_of_size(size));
     heap_leave();
     return block;
 }
@@ -157,6 +178,7 @@ tide_inline void *heap_malloc_mid(size_t size, bool *clean) {
     heap_enter();
     void *block = mid_pop(heap_loaded()->current[class_of_size(size)], clean);
     if (unlikely(block == NULL)) return heap_malloc_miss(size, clean);
+    heap_count(heap_loaded(), class_of_size(size));
     heap_leave();
     return block;
 }

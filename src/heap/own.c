@@ -288,7 +288,7 @@ static struct span *listed_fullest(const struct heap *heap, unsigned class) {
 /* Make a span with a free block current. The tiny tier carves what the current span still has and goes on with the span that has waited longest:
  * few misses, and at most a span's pages more. In the mid tier, where a block is a page or so, used blocks of any span come first. */
 static struct span *heap_refill(struct heap *heap, unsigned class) {
-    counter_add(&heap->refill_count, 1);
+    counter_add(&heap->refill_counts[class], 1);
     heap_drain(heap);
     struct span *span = heap->current[class];
     if (span != &span_none && span_has_free(span)) return span;
@@ -311,6 +311,7 @@ static struct span *heap_refill(struct heap *heap, unsigned class) {
 
 void *heap_take(struct heap *heap, unsigned class, bool *clean) {
     *clean = false;
+    heap_count(heap, class);
     class = heap_server(heap, class);
     struct span *span = heap->current[class];
     if (span == &span_none || !span_has_free(span)) span = heap_refill(heap, class);
@@ -368,6 +369,36 @@ void heap_mid_emptied(struct heap *heap, const struct span *span) {
         empty_bytes = 0;
     }
     heap->empty_room_bytes = limit_bytes - empty_bytes;
+}
+
+/* --- shrinking while at work --------------------------------------------------------------------------------------- */
+
+#define RATE_UNIT 8u
+#define RATE_HIGH (16 * RATE_UNIT)
+
+_Atomic uint32_t heap_tick;
+
+enum class_state heap_class_state(const struct heap *heap, unsigned class) {
+    if (heap->rate[class] >= RATE_HIGH) return CLASS_PERFORMANCE;
+    return heap->rate[class] != 0 ? CLASS_BALANCED : CLASS_MEMORY;
+}
+
+static void rate_note(struct heap *heap, unsigned class) {
+    uint32_t count = (uint32_t)atomic_load_explicit(&heap->refill_counts[class], memory_order_relaxed);
+    size_t refills = size_min(count - heap->ticked_refills[class], UINT8_MAX / RATE_UNIT);
+    heap->ticked_refills[class] = count;
+    heap->rate[class] = (uint8_t)((heap->rate[class] + refills * RATE_UNIT) / 2);
+}
+
+void heap_trim(struct heap *heap) {
+    heap->tick = atomic_load_explicit(&heap_tick, memory_order_relaxed);
+    for (unsigned class = 0; class < CLASSES; class ++) {
+        rate_note(heap, class);
+        struct span *span = heap->current[class];
+        if (heap_class_state(heap, class) != CLASS_MEMORY || span == &span_none || span->used != 1) continue;
+        span_from_current(heap, span);
+        span_retire(heap, span);
+    }
 }
 
 bool heap_validate(struct heap *heap) {

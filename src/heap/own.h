@@ -27,6 +27,14 @@ tide_hidden void span_set_aside(struct span *span);
 /* A current mid span, without a live block now: in a program too small for a keeper, spans like this one are given up when they are many. */
 tide_hidden tide_cold void heap_mid_emptied(struct heap *heap, const struct span *span);
 
+/* How fast a class is refilled, and what its cache may be: nothing without a live block; its current span; that, and pages in advance. */
+enum class_state { CLASS_MEMORY, CLASS_BALANCED, CLASS_PERFORMANCE };
+tide_hidden enum class_state heap_class_state(const struct heap *heap, unsigned class);
+/* Counted up by the keeper every POLICY_TICK_NS of work, in the modes that shrink. Each owner that comes by once a tick gives up the empty spans of classes that were not
+ * refilled for a while: a thread that works all the time is never taken for idle, but most of its classes are. */
+extern tide_hidden _Atomic uint32_t heap_tick;
+tide_hidden tide_cold void heap_trim(struct heap *heap);
+
 enum tier_mask { TIER_TINY = 1, TIER_MID = 2, TIER_BOTH = 3 };
 /* Give up every span without a live block, current ones too: they become dirty runs. */
 tide_hidden void heap_flush(struct heap *heap, enum tier_mask tiers);

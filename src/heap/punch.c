@@ -2,6 +2,7 @@
 
 #include "heap/own.h"
 #include "heap/remote.h"
+#include "span/run.h"
 
 /* A tiny span's memory was all written when its blocks were made. Where it is not resident now it is swapped out, and a walk would bring it
  * back. The page of the last block may never have been touched. */
@@ -46,10 +47,12 @@ static bool take_one(struct punch *punch, struct heap *heap, unsigned class) {
     return true;
 }
 
-bool punch_take(struct punch *punch, struct heap *heap) {
+bool punch_take(struct punch *punch, struct heap *heap, unsigned tiers) {
     unsigned looks = 0;
+    unsigned first = (tiers & TIER_TINY) != 0 ? 0 : TINY_CLASSES;
+    unsigned end = (tiers & TIER_MID) != 0 ? CLASSES : TINY_CLASSES;
     punch->heap = heap;
-    for (unsigned class = 0; class < CLASSES; class ++)
+    for (unsigned class = first; class < end; class ++)
         while (take_one(punch, heap, class))
             if (punch->count == PUNCH_SPANS || ++looks == PUNCH_SPANS ||
                 atomic_load_explicit(&heap->waiting, memory_order_relaxed) != 0) /* a look takes 10 us */
@@ -77,6 +80,7 @@ size_t punch_purge(const struct punch *punch) {
         for (unsigned word = 0; word < MID_PAGE_WORDS; word++)
             bytes +=
                 purge_pages(span_start(punch->spans[i].span) + word * 64 * os_page_bytes, punch->spans[i].pages[word]);
+    run_count_returned(bytes);
     return bytes;
 }
 

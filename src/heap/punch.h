@@ -25,9 +25,9 @@ struct punch {
     } spans[PUNCH_SPANS];
 };
 
-/* Take spans of a heap in hand, while there is room. The caller owns the heap. Looks at a few spans only: false when none is left that was not looked
+/* Take spans of these tiers (enum tier_mask) of a heap in hand, while there is room. The caller owns the heap. Looks at a few spans only: false when none is left that was not looked
  * at. */
-tide_hidden tide_cold bool punch_take(struct punch *punch, struct heap *heap);
+tide_hidden tide_cold bool punch_take(struct punch *punch, struct heap *heap, unsigned tiers);
 /* Give their pages back; no lock. Returns the bytes that were resident. */
 tide_hidden tide_cold size_t punch_purge(const struct punch *punch);
 /* Put the spans in hand into the queue of their heap. Its lock is held, or the caller owns it. */

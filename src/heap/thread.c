@@ -171,6 +171,7 @@ static struct heap *heap_bind(void) {
         heap->record = record;
         heap->claim = HEAP_OWN;
         record->self = heap;
+        atomic_store_explicit(&heap->thread_id, os_thread_id(), memory_order_relaxed);
         atomic_store_explicit(&heap->state, HEAP_BOUND, memory_order_relaxed);
         atomic_store_explicit(&record->heap, heap, memory_order_relaxed);
         heap_drain(heap);
@@ -213,7 +214,10 @@ static struct heap *heap_wake(struct heap *heap) {
         atomic_store_explicit(&heap_record.heap, heap, memory_order_relaxed);
     }
     os_lock_drop(&heap->lock);
-    if (!lost) return heap;
+    if (!lost) {
+        if (heap->tick != load_relaxed(&heap_tick)) heap_trim(heap);
+        return heap;
+    }
     heap_record.self = NULL;
     return heap_bind();
 }
@@ -288,4 +292,5 @@ static void heap_thread_end(void *argument) {
     heap_offer(heap);
     os_lock_drop(&heap_registry_lock);
     heap_quit();
+    heap_on_thread_end();
 }

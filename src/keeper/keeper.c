@@ -2,10 +2,12 @@
 
 #include "heap/bell.h"
 #include "heap/claim.h"
+#include "heap/own.h"
 #include "heap/thread.h"
 #include "keeper/note.h"
 #include "os/options.h"
 #include "span/run.h"
+#include "tier/large.h"
 
 /* While the program works, giving back may take this part of the time. */
 #define BUSY_BUDGET_NS (POLICY_TICK_NS / 100)
@@ -56,6 +58,7 @@ static void state_set(enum keeper_state state) {
     figure_set(&keeper_figures.regret_bytes, keeper.policy.regret_bytes);
     figure_set(&keeper_figures.hold_hits, keeper.policy.hold_hits);
     figure_set(&keeper_figures.hold_misses, keeper.policy.hold_misses);
+    figure_set(&keeper_figures.locked_bytes, keeper.stuck_bytes);
     figure_set(&keeper_figures.patience_ns, keeper.policy.patience_ns);
 }
 
@@ -117,6 +120,18 @@ static size_t purge_runs(size_t keep_bytes, bool until_bell, uint64_t deadline_n
     return purge.returned_bytes;
 }
 
+/* What blocks in the places of others have behind their last bytes. */
+static size_t trim_large(bool until_bell) {
+    struct large_trim trim = {0};
+    if (!large_wants_trim()) return 0;
+    while (large_trim_step(&trim)) {
+        if (!until_bell || !bell_has_rung()) continue;
+        large_trim_break();
+        break;
+    }
+    return trim.returned_bytes;
+}
+
 /* --- states -------------------------------------------------------------------------------------------------------- */
 
 static void to_watch(uint64_t now_ns) {
@@ -155,6 +170,7 @@ static void settle(struct policy_plan plan, uint64_t now_ns) {
     figure_count(all ? &keeper_figures.flushes : &keeper_figures.holds);
     if (all) given = sweep_heaps(UINT64_MAX, true);
     if (!bell_has_rung()) given += purge_runs(plan.keep_bytes, true, UINT64_MAX);
+    if (all) given += trim_large(true);
     struct policy_sight after = sight(now_ns, true);
     policy_gave(&keeper.policy, given, &after);
     note_plan(given, plan.keep_bytes, plan.until_ns == POLICY_FOREVER ? 0 : plan.until_ns - keeper.policy.quiet_ns);
@@ -174,7 +190,7 @@ static void answer_pressure(uint64_t now_ns) {
     keeper.pressed_pause_ns =
         keeper.pressed_pause_ns * 2 < PRESSED_MAX_NS ? keeper.pressed_pause_ns * 2 : PRESSED_MAX_NS;
     policy_pressed(&keeper.policy);
-    size_t given = sweep_heaps(now_ns, false) + purge_runs(0, false, UINT64_MAX);
+    size_t given = sweep_heaps(now_ns, false) + purge_runs(0, false, UINT64_MAX) + trim_large(false);
     figure_count(&keeper_figures.pressed);
     note_pressure(pressure, given);
 }
@@ -183,6 +199,7 @@ static void tick(uint64_t now_ns) {
     if (now_ns < keeper.tick_ns) return;
     keeper.tick_ns = now_ns + POLICY_TICK_NS;
     answer_pressure(now_ns);
+    if (options.mode != MODE_FLUSH) atomic_fetch_add_explicit(&heap_tick, 1, memory_order_relaxed);
     /* What an idle thread keeps goes to the others first. */
     sweep_heaps(now_ns > IDLE_PUNCH_NS ? now_ns - IDLE_PUNCH_NS : 0, false);
     struct policy_sight seen = sight(now_ns, true);
@@ -238,4 +255,13 @@ uint64_t keeper_step(uint64_t now_ns, bool self) {
 
 bool keeper_waits_for_bell(void) { return keeper.state >= KEEPER_QUIET; }
 
-bool keeper_is_alone(void) { return keeper.state == KEEPER_STILL && keeper.survey.marked + keeper.survey.busy == 0; }
+static bool nobody_is_bound(void) {
+    for (struct heap *heap = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE); heap != NULL; heap = heap->next_heap)
+        if (heap_is_bound(heap)) return false;
+    return true;
+}
+
+bool keeper_is_alone(void) {
+    if (options.mode == MODE_STATIC) return nobody_is_bound();
+    return keeper.state == KEEPER_STILL && keeper.survey.marked + keeper.survey.busy == 0;
+}

@@ -9,6 +9,8 @@
  * the bell has not rung and no thread was inside an operation. Every POLICY_TICK_NS of work the caches shrink (policy.h), idle threads' heaps
  * are emptied for the others, and the sources of memory pressure are looked at.
  *
+ * In mode static nothing of this happens.
+ *
  * One step at a time, by the keeper's thread (life.h) or by tide_tick(). Steps are serialised by keeper_lock, which comes before all others.
  */
 #ifndef TIDE_KEEPER_KEEPER_H
@@ -30,6 +32,7 @@ struct keeper_figures {
     _Atomic uint64_t marks, pressed; /* rounds of marking; pressure events obeyed */
     _Atomic uint64_t regret_bytes;   /* given back, and taken again so soon that it cost more than it saved */
     _Atomic uint64_t hold_hits, hold_misses;
+    _Atomic uint64_t locked_bytes;                                    /* free, but the system does not take it; now */
     _Atomic uint64_t patience_ns;                                     /* now */
     _Atomic uint64_t wakeups, cpu_ns;                                 /* of the keeper's thread */
     _Atomic uint64_t pool_states[TIER_COUNT], pool_rates[TIER_COUNT]; /* enum pool_state; bytes taken per tick; now */

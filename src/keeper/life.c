@@ -11,6 +11,7 @@
 #include "heap/thread.h"
 #include "keeper/keeper.h"
 #include "keeper/note.h"
+#include "keeper/window.h"
 #include "os/options.h"
 #include "span/run.h"
 
@@ -35,26 +36,38 @@ static _Atomic int life_process; /* 0: too early for a thread */
 
 static void growth_mark_in(uint64_t bytes) { run_set_growth_mark(run_flow(false).clean_taken_bytes + bytes); }
 
+/* A small program that no keeper looks after. */
+static void keep_little(void) { run_keep_at_most(options.mode == MODE_STATIC ? SIZE_MAX : RUN_KEEP_SMALL_BYTES); }
+
 void life_begin(void) { atomic_store_explicit(&life_process, os_process_id(), memory_order_relaxed); }
 
 bool life_runs(void) { return atomic_load_explicit(&life_state, memory_order_relaxed) != LIFE_NONE; }
 
 /* --- the thread ---------------------------------------------------------------------------------------------------- */
 
-/* Sleep until `due_ns`, or until the bell rings, where that is what the keeper waits for, or until the thread must end. */
-static void life_sleep(uint64_t due_ns, bool for_bell) {
+/* Whoever wants something of the thread counts this up. It looks at the count before it looks at what was wanted, so nothing is missed. */
+static void life_call(void) {
+    _Atomic uint32_t *word = window_wake_word();
+    atomic_fetch_add(word, 1);
+    os_wake(word);
+}
+
+void heap_on_bell(void) { life_call(); }
+
+/* Nothing else tells a keeper that watches nothing that nobody is left. */
+void heap_on_thread_end(void) {
+    if (options.mode == MODE_STATIC && life_runs()) life_call();
+}
+
+/* Sleep until `due_ns`, or until somebody calls; with `for_bell` also until the bell rings. `calls` is the count that was seen. */
+static void life_sleep(uint64_t due_ns, bool for_bell, uint32_t calls) {
     uint64_t now_ns = os_now_ns();
     uint64_t time_ns = due_ns == UINT64_MAX ? UINT64_MAX : due_ns > now_ns ? due_ns - now_ns : 0;
     if (time_ns == 0) return;
-    if (!for_bell) {
-        os_wait(&life_stop, 0, time_ns);
-        return;
-    }
-    uint32_t asked = BELL_ASKED;
-    if (!atomic_compare_exchange_strong(&heap_bell, &asked, BELL_ASLEEP)) return;
-    if (atomic_load(&life_stop) == 0) os_wait(&heap_bell, BELL_ASLEEP, time_ns);
-    uint32_t asleep = BELL_ASLEEP;
-    atomic_compare_exchange_strong(&heap_bell, &asleep, BELL_ASKED);
+    uint32_t asked = BELL_ASKED, asleep = BELL_ASLEEP;
+    if (for_bell && !atomic_compare_exchange_strong(&heap_bell, &asked, BELL_ASLEEP)) return;
+    os_wait(window_wake_word(), calls, time_ns);
+    if (for_bell) atomic_compare_exchange_strong(&heap_bell, &asleep, BELL_ASKED);
 }
 
 /* libc makes the last thread of a process call exit(), with the program's own handlers. They must not find the keeper's small stack and blocked
@@ -75,7 +88,7 @@ static bool life_leave(void) {
         atomic_store(&heap_bell, BELL_QUIET);
         atomic_store(&keeper_figures.runs, 0);
         growth_mark_in(RUN_GROWTH_STEP_BYTES);
-        run_keep_at_most(RUN_KEEP_SMALL_BYTES);
+        keep_little();
         atomic_store(&life_state, LIFE_CHANGING); /* nobody else may join it now */
     }
     os_lock_drop(&life_lock);
@@ -92,19 +105,26 @@ static bool life_leave(void) {
 
 static void *life_main(void *nothing) {
     bool own_files = os_detach_thread("tide-keeper", options.log != LOG_OFF);
-    if (own_files) pressure_open();
+    if (own_files) {
+        pressure_open();
+        if (options.visible != 0) window_open();
+    }
     note_start();
-    while (atomic_load(&life_stop) == 0) {
+    for (;;) {
+        uint32_t calls = atomic_load(window_wake_word());
+        if (atomic_load(&life_stop) != 0) break;
+        window_answer();
         os_lock_take(&keeper_lock);
         uint64_t due_ns = keeper_step(os_now_ns(), false);
         bool for_bell = keeper_waits_for_bell(), alone = keeper_is_alone();
         os_lock_drop(&keeper_lock);
         atomic_store_explicit(&keeper_figures.cpu_ns, os_thread_cpu_ns(), memory_order_relaxed);
         if (alone && life_leave()) break;
-        life_sleep(due_ns, for_bell);
+        life_sleep(due_ns, for_bell, calls);
         atomic_fetch_add_explicit(&keeper_figures.wakeups, 1, memory_order_relaxed);
     }
     pressure_close();
+    window_close();
     return nothing;
 }
 
@@ -147,7 +167,7 @@ static void life_start_once(void) {
     int error = life_start();
     if (error != 0) { /* no thread allowed: ask again after as much growth again */
         note_failure("no thread", error);
-        run_keep_at_most(RUN_KEEP_SMALL_BYTES);
+        keep_little();
         growth_mark_in(run_flow(false).clean_taken_bytes);
     } else {
         atomic_store(&keeper_figures.runs, 1);
@@ -158,8 +178,11 @@ static void life_start_once(void) {
 /* --- when ---------------------------------------------------------------------------------------------------------- */
 
 void heap_on_growth(void) {
-    if (options.mode == MODE_STATIC || options.keeper == 0 || life_runs()) {
+    if (options.keeper == 0 || life_runs()) {
         run_set_growth_mark(UINT64_MAX);
+        /* Nobody learns what it needs: this much, then. */
+        if (options.keeper == 0 && load_relaxed(&run_keep_bytes) < RUN_GROWTH_STEP_BYTES)
+            run_keep_at_most(RUN_GROWTH_STEP_BYTES);
         return;
     }
     if (os_lock_is_mine(&heap_registry_lock)) return; /* a handler of fork: all locks are held */
@@ -181,8 +204,9 @@ void heap_on_fork(void) {
     keeper_lock = life_lock = life_pause_lock = (struct os_lock){0};
     if (atomic_load(&life_process) != 0) life_begin();
     growth_mark_in(RUN_GROWTH_STEP_BYTES);
-    /* What was inherited is free memory, too, and the child may only use that. */
-    if (options.mode != MODE_STATIC && options.keeper != 0) run_keep_at_most(RUN_KEEP_SMALL_BYTES);
+    window_forget();
+    if (options.keeper != 0)
+        keep_little(); /* what was inherited is free memory, too, and the child may only use that */
 }
 
 bool life_pause(void) {
@@ -192,8 +216,7 @@ bool life_pause(void) {
     bool running = atomic_load(&life_state) == LIFE_RUNNING;
     if (running) {
         atomic_store(&life_stop, 1);
-        os_wake(&life_stop);
-        bell_ring();
+        life_call();
     }
     os_lock_drop(&life_lock);
     if (!running) return false;
@@ -205,13 +228,12 @@ bool life_pause(void) {
 }
 
 void life_option_set(void) {
-    bool wanted = options.mode != MODE_STATIC && options.keeper != 0;
     if (!life_runs()) {
-        run_keep_at_most(wanted ? RUN_KEEP_SMALL_BYTES : SIZE_MAX);
+        if (options.keeper != 0) keep_little();
         growth_mark_in(0); /* the next allocation that is not a hit looks again */
     }
-    os_wake(&life_stop);
     bell_ring();
+    life_call();
 }
 
 void life_resume(bool paused) {

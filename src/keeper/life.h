@@ -1,7 +1,7 @@
 /* life.h - the keeper's thread: when it starts, what it must not disturb, how it ends.
  *
  * It starts when more than 2 MiB of blocks are resident, from an operation that allocates (with nothing held), after the library's constructor has
- * run. Mode static and keeper=off never start it. It has all signals blocked but those libc needs, a small stack, and open files and a working
+ * run. keeper=off never starts it; in mode static it only answers (window.h). It has all signals blocked but those libc needs, a small stack, and open files and a working
  * directory of its own, so that a daemon that closes all files does not close ours, and no pipe stays open because of us.
  *
  * It ends when no thread of the program has a heap any more (else a main thread that left by pthread_exit would never be the last), and around

@@ -1,6 +1,7 @@
 #include "keeper/note.h"
 
 #include "base/format.h"
+#include "keeper/window.h"
 #include "os/options.h"
 
 #define LINES_PER_SECOND 10u
@@ -49,6 +50,7 @@ static void add_ms(struct line *line, const char *before, uint64_t ns, const cha
 }
 
 void note_start(void) {
+    window_tell(WINDOW_STARTED, 0, 0);
     struct line line = {0};
     if (!note_begin(&line)) return;
     line_add(&line, "started, mode ");
@@ -59,6 +61,7 @@ void note_start(void) {
 }
 
 void note_plan(size_t given_bytes, size_t keep_bytes, uint64_t wait_ns) {
+    window_tell(keep_bytes > 0 ? WINDOW_HOLDS : WINDOW_GAVE_ALL, given_bytes, wait_ns);
     struct line line = {0};
     if (!note_begin(&line)) return;
     add_kib(&line, "idle: gave back ", given_bytes, " KiB");
@@ -71,6 +74,7 @@ void note_plan(size_t given_bytes, size_t keep_bytes, uint64_t wait_ns) {
 }
 
 void note_burst(uint64_t quiet_ns) {
+    window_tell(WINDOW_BUSY, 0, quiet_ns);
     struct line line = {0};
     if (!note_begin(&line)) return;
     add_ms(&line, "busy again after ", quiet_ns, " ms");
@@ -78,6 +82,7 @@ void note_burst(uint64_t quiet_ns) {
 }
 
 void note_trim(size_t given_bytes, size_t spare_bytes) {
+    window_tell(WINDOW_TRIMMED, given_bytes, spare_bytes);
     struct line line = {0};
     if (!note_begin(&line)) return;
     add_kib(&line, "busy: gave back ", given_bytes, " KiB");
@@ -86,6 +91,7 @@ void note_trim(size_t given_bytes, size_t spare_bytes) {
 }
 
 void note_pressure(enum pressure pressure, size_t given_bytes) {
+    window_tell(WINDOW_PRESSED, given_bytes, pressure);
     struct line line = {0};
     if (!note_begin(&line)) return;
     line_add(&line, "memory pressure (");

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -14,6 +15,12 @@
 #endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
+#endif
+
+/* Since 5.17, where it is configured. */
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
 #endif
 
 size_t os_page_bytes;
@@ -58,17 +65,22 @@ int os_purge(void *at, size_t bytes) {
     return (int)result;
 }
 
-int os_renew(void *at, size_t bytes) {
+void os_label(void *at, size_t bytes, const char *name) {
+    os_call6(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, (long)at, (long)bytes, (long)name, 0);
+}
+
+int os_renew(void *at, size_t bytes, const char *name) {
     if (os_mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_FIXED) != at) return -ENOMEM;
     os_forbid_huge(at, bytes); /* as its neighbours are: mappings merge only when they are alike */
+    os_label(at, bytes, name);
     return 0;
 }
 
-int os_move(void *from, void *to, size_t bytes) {
+int os_move(void *from, void *to, size_t bytes, const char *name) {
     long flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
     long result = os_call6(SYS_mremap, (long)from, (long)bytes, (long)bytes, flags, (long)to, 0);
     if (result == (long)to) return 0;
-    os_renew(to, bytes); /* the kernel may have unmapped the target before it refused */
+    os_renew(to, bytes, name); /* the kernel may have unmapped the target before it refused */
     return (int)result;
 }
 

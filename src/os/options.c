@@ -20,7 +20,7 @@
 #endif
 #define RESERVE_EMULATED_BYTES GIB
 
-struct options options = {.reserve_bytes = RESERVE_DEFAULT_BYTES, .mode = MODE_HYBRID, .keeper = 1};
+struct options options = {.reserve_bytes = RESERVE_DEFAULT_BYTES, .mode = MODE_HYBRID, .keeper = 1, .visible = 1};
 
 static const char *const mode_words[] = {"static", "flush", "shrink", "adaptive", "hybrid", NULL};
 static const char *const switch_words[] = {"off", "on", NULL};
@@ -38,6 +38,7 @@ static const struct option {
     {"print_stats", &options.print_stats, 0, 1, false, NULL},
     {"mode", &options.mode, 0, 0, false, mode_words},
     {"keeper", &options.keeper, 0, 0, true, switch_words},
+    {"visible", &options.visible, 0, 0, true, switch_words},
     {"log", &options.log, 0, 0, true, log_words},
 };
 #define OPTION_COUNT (sizeof option_table / sizeof *option_table)

@@ -26,14 +26,16 @@ tide_hidden int os_commit(void *at, size_t bytes);
 tide_hidden void os_populate(void *at, size_t bytes);
 /* Give the pages' memory back; they read as zero afterwards. Fails half-way on locked pages. */
 tide_hidden int os_purge(void *at, size_t bytes);
-/* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours again. */
-tide_hidden int os_renew(void *at, size_t bytes);
-/* Move the memory behind `from` to `to` (both committed); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads as zero; but
- * above a limit on address space `to` may be gone: do not move where there is one. */
-tide_hidden int os_move(void *from, void *to, size_t bytes);
+/* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours, of that name, again. */
+tide_hidden int os_renew(void *at, size_t bytes, const char *name);
+/* Move the memory behind `from` to `to` (both committed, of that name); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads
+ * as zero; but above a limit on address space `to` may be gone: do not move where there is one. */
+tide_hidden int os_move(void *from, void *to, size_t bytes, const char *name);
 /* How much of a mapping is resident: whole pages. All of it where the kernel does not tell. */
 tide_hidden size_t os_resident_bytes(const void *at, size_t bytes);
 tide_hidden void os_release(void *at, size_t bytes);
+/* Name private anonymous memory for readers of /proc/PID/maps. Mappings merge only when their names are equal. */
+tide_hidden void os_label(void *at, size_t bytes, const char *name);
 /* Keep transparent huge pages out of a mapping. */
 tide_hidden void os_forbid_huge(void *at, size_t bytes);
 /* The soft limit on address space in bytes, SIZE_MAX when there is none. */
@@ -66,11 +68,14 @@ tide_hidden bool os_barrier_register(void);
 /* A full memory fence in every thread of the process that is running. */
 tide_hidden int os_barrier(void);
 
-/* Sleep until somebody wakes the word, if it holds `value`; at most `timeout_ns`, UINT64_MAX: without a limit. May return early. */
+/* Sleep until somebody wakes the word, if it holds `value`; at most `timeout_ns`, UINT64_MAX: without a limit. May return early. The word may be in memory
+ * that processes share. */
 tide_hidden void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
 /* Wake who waits for the word; harmless where nobody does. */
 tide_hidden void os_wake(_Atomic uint32_t *word);
 
+/* The calling thread's, as the kernel numbers them. */
+tide_hidden uint32_t os_thread_id(void);
 tide_hidden uint64_t os_now_ns(void);
 tide_hidden uint64_t os_thread_cpu_ns(void);
 tide_hidden void os_sleep_ns(uint64_t ns);
@@ -100,6 +105,13 @@ enum os_open { OS_READ, OS_READ_WRITE };
 tide_hidden int os_file_open(const char *path, enum os_open how);
 tide_hidden long os_file_read(int file, void *to, size_t bytes);
 tide_hidden long os_file_write(int file, const void *from, size_t bytes);
+tide_hidden long os_file_write_at(int file, const void *from, size_t bytes, size_t offset);
+/* A file in memory that nobody can make larger or smaller, full of zeros; no directory has it. */
+tide_hidden int os_file_in_memory(const char *name, size_t bytes);
+/* The first bytes of a file as memory that is shared with whoever else has mapped it; in place of what is at `at`, unless that is NULL. NULL: not possible. */
+tide_hidden void *os_file_map(int file, size_t bytes, void *at);
+/* Put zeroed memory of our own in its place. */
+tide_hidden void os_file_forget(void *at, size_t bytes);
 tide_hidden void os_file_close(int file);
 enum os_event { OS_NO_EVENT, OS_EVENT, OS_FILE_BROKEN };
 /* Whether a file has something to tell now: data, or the priority event of a pressure trigger. */

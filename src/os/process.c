@@ -4,6 +4,7 @@
 #include "os/call.h"
 #include "os/os.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
@@ -11,8 +12,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL /* since 6.3 */
+#define MFD_NOEXEC_SEAL 8u
+#endif
 
 char **os_environment_all(void) { return getauxval(AT_SECURE) != 0 ? NULL : environ; }
 
@@ -50,19 +56,50 @@ bool os_detach_thread(const char *name, bool keep_stderr) {
     return true;
 }
 
-int os_file_open(const char *path, enum os_open how) {
-    int flags = (how == OS_READ ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    long file = os_call(SYS_openat, AT_FDCWD, path, flags, 0);
-    /* The number may be that of a standard stream, where somebody could write a message. */
-    if (file < 0 || file > STDERR_FILENO) return (int)file;
+/* The number of a new file may be that of a standard stream, where somebody could write a message. */
+static long above_standard_streams(long file) {
+    if (file < 0 || file > STDERR_FILENO) return file;
     long other = os_call(SYS_fcntl, file, F_DUPFD_CLOEXEC, STDERR_FILENO + 1, 0);
     os_file_close((int)file);
-    return (int)other;
+    return other;
+}
+
+int os_file_open(const char *path, enum os_open how) {
+    int flags = (how == OS_READ ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    return (int)above_standard_streams(os_call(SYS_openat, AT_FDCWD, path, flags, 0));
 }
 
 long os_file_read(int file, void *to, size_t bytes) { return os_call(SYS_read, file, to, bytes, 0); }
 
 long os_file_write(int file, const void *from, size_t bytes) { return os_call(SYS_write, file, from, bytes, 0); }
+
+long os_file_write_at(int file, const void *from, size_t bytes, size_t offset) {
+    return os_call6(SYS_pwrite64, file, (long)from, (long)bytes, (long)offset, 0, 0);
+}
+
+int os_file_in_memory(const char *name, size_t bytes) {
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    long file = os_call(SYS_memfd_create, name, flags | MFD_NOEXEC_SEAL, 0, 0);
+    if (file == -EINVAL) file = os_call(SYS_memfd_create, name, flags, 0, 0);
+    file = above_standard_streams(file);
+    if (file < 0) return (int)file;
+    long seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    long result = os_call(SYS_ftruncate, file, bytes, 0, 0);
+    if (result == 0) result = os_call(SYS_fcntl, file, F_ADD_SEALS, seals, 0);
+    if (result == 0) return (int)file;
+    os_file_close((int)file);
+    return (int)result;
+}
+
+void *os_file_map(int file, size_t bytes, void *at) {
+    int flags = MAP_SHARED | (at != NULL ? MAP_FIXED : 0);
+    long result = os_call6(SYS_mmap, (long)at, (long)bytes, PROT_READ | PROT_WRITE, flags, file, 0);
+    return result < 0 && result > -4096 ? NULL : (void *)result;
+}
+
+void os_file_forget(void *at, size_t bytes) {
+    os_call6(SYS_mmap, (long)at, (long)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
 
 void os_file_close(int file) { os_call(SYS_close, file, 0, 0, 0); }
 

@@ -19,16 +19,18 @@ static bool is_refused(long result) {
     return result < 0 && result != -EAGAIN && result != -ETIMEDOUT && result != -EINTR;
 }
 
-static __thread uint32_t os_thread_id __attribute__((tls_model("initial-exec")));
+static __thread uint32_t wait_self __attribute__((tls_model("initial-exec")));
 
 static uint32_t self(void) {
-    if (unlikely(os_thread_id == 0)) os_thread_id = (uint32_t)os_call(SYS_gettid, 0, 0, 0, 0);
-    return os_thread_id;
+    if (unlikely(wait_self == 0)) wait_self = (uint32_t)os_call(SYS_gettid, 0, 0, 0, 0);
+    return wait_self;
 }
+
+uint32_t os_thread_id(void) { return self(); }
 
 uint32_t os_forked(void) {
     uint32_t old_id = self();
-    os_thread_id = 0;
+    wait_self = 0;
     return old_id;
 }
 
@@ -108,11 +110,11 @@ int os_barrier(void) { return (int)os_call(SYS_membarrier, MEMBARRIER_CMD_PRIVAT
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     struct timespec length = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    long result = os_call(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &length);
+    long result = os_call(SYS_futex, word, FUTEX_WAIT, value, timeout_ns == UINT64_MAX ? NULL : &length);
     if (is_refused(result)) os_sleep_ns(timeout_ns < REFUSED_SLEEP_NS ? timeout_ns : REFUSED_SLEEP_NS);
 }
 
-void os_wake(_Atomic uint32_t *word) { os_call(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, 0); }
+void os_wake(_Atomic uint32_t *word) { os_call(SYS_futex, word, FUTEX_WAKE, INT_MAX, 0); }
 
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;

@@ -18,6 +18,7 @@ void *meta_take(size_t bytes) {
             os_lock_drop(&meta_guard);
             return NULL;
         }
+        os_label(fresh, block, META_LABEL);
         meta_next = fresh;
         meta_left = block;
         meta_total += block;

@@ -4,6 +4,9 @@
 
 #include "base/base.h"
 
+/* What /proc/PID/maps calls it. */
+#define META_LABEL "tidemalloc: metadata"
+
 /* `bytes` of zeroed memory. Thread-safe. NULL: no memory. */
 tide_hidden void *meta_take(size_t bytes);
 tide_hidden size_t meta_bytes(void);

@@ -1,6 +1,7 @@
 #include "span/region.h"
 
 #include "os/os.h"
+#include "span/meta.h"
 
 /* Smallest reserve that is worth having: one chunk of blocks with its metadata. */
 #define REGION_MIN_BYTES (2 * CHUNK_BYTES)
@@ -32,6 +33,8 @@ static bool region_reserve(struct region *region, size_t size_bytes) {
     char *start = os_reserve(layout.metadata + size_bytes, CHUNK_BYTES);
     if (start == NULL) return false;
     os_forbid_huge(start, layout.metadata + size_bytes);
+    os_label(start, layout.metadata, META_LABEL);
+    os_label(start + layout.metadata, size_bytes, REGION_LABEL);
     region->spans = (struct span *)start;
     region->chunks = (struct chunk *)(start + layout.spans);
     region->bins.words = (uint64_t *)(start + layout.spans + layout.chunks);

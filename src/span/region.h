@@ -35,6 +35,9 @@ struct region {
     struct region *next;
 };
 
+/* What /proc/PID/maps calls the memory of blocks. */
+#define REGION_LABEL "tidemalloc: heap"
+
 /* The first region: the only one that the hot path looks at. All zero before the first allocation. */
 extern tide_hidden struct region region_main;
 

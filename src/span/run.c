@@ -257,16 +257,15 @@ static tide_cold void excess_purge(void) {
     /* What went back the last time, and was taken again since. */
     bool regretted =
         runs.excess_bytes != 0 && 4 * (runs.flow.clean_taken_bytes - runs.excess_clean_bytes) >= runs.excess_bytes;
-    if (resident > keep_bytes && regretted) keep_bytes = size_min(2 * keep_bytes, RUN_GROWTH_STEP_BYTES);
+    bool grown = resident >= RUN_GROWTH_STEP_BYTES ||
+                 (resident > keep_bytes && regretted && runs.flow.clean_taken_bytes >= RUN_GROWTH_STEP_BYTES);
     runs.excess_bytes = resident > keep_bytes ? dirty - dirty / 2 : 0; /* half, so not at every free again */
     runs.excess_clean_bytes = runs.flow.clean_taken_bytes;
     runs.look_at_bytes =
         resident > keep_bytes ? dirty / 2 + keep_bytes / 2 : dirty + size_max(keep_bytes - resident, keep_bytes / 4);
-    if (load_relaxed(&run_keep_bytes) != SIZE_MAX)
-        atomic_store_explicit(&run_keep_bytes, keep_bytes, memory_order_relaxed);
     struct run_purge purge = {.limit_bytes = runs.excess_bytes};
     os_lock_drop(&run_lock);
-    if (resident >= RUN_GROWTH_STEP_BYTES) run_grown_set(RUN_GROWN_SURELY);
+    if (grown) run_grown_set(RUN_GROWN_SURELY);
     while (run_purge_step(&purge)) {}
 }
 
@@ -471,6 +470,12 @@ void run_set_growth_mark(uint64_t clean_taken_bytes) {
     runs.growth_mark = clean_taken_bytes;
     bool reached = runs.flow.clean_taken_bytes >= clean_taken_bytes;
     atomic_store_explicit(&run_grown, reached ? RUN_GROWN_MAYBE : RUN_NOT_GROWN, memory_order_relaxed);
+    os_lock_drop(&run_lock);
+}
+
+void run_count_returned(size_t bytes) {
+    os_lock_take(&run_lock);
+    runs.returned_bytes += bytes;
     os_lock_drop(&run_lock);
 }
 

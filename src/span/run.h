@@ -60,6 +60,9 @@ tide_hidden tide_cold bool run_purge_step(struct run_purge *purge);
 /* All at once. Returns the bytes returned, adds those that the system refused to `kept_bytes`. */
 tide_hidden tide_cold size_t run_purge(size_t *kept_bytes);
 
+/* Count what went back in another way, from under live blocks. */
+tide_hidden tide_cold void run_count_returned(size_t bytes);
+
 /* How memory moves between the program and the free runs. */
 struct run_flow {
     size_t dirty_bytes;         /* free and dirty now */
@@ -71,8 +74,8 @@ struct run_flow {
 tide_hidden tide_cold struct run_flow run_flow(bool reset);
 
 /* Keep at most so much resident, as far as it is free: where that is exceeded, half of the free memory goes back at once. When a quarter of that is
- * taken again before the next time, the limit doubles, up to RUN_GROWTH_STEP_BYTES, so a small program does not pay again and again. SIZE_MAX:
- * no limit. */
+ * taken again before the next time, and RUN_GROWTH_STEP_BYTES were taken in all, the program counts as grown, so that it does not pay again and
+ * again. SIZE_MAX: no limit. */
 #define RUN_KEEP_SMALL_BYTES (512 * KIB) /* of a program that is too small for a keeper */
 tide_hidden tide_cold void run_keep_at_most(size_t bytes);
 extern tide_hidden _Atomic size_t run_keep_bytes; /* that limit now */

@@ -76,6 +76,7 @@ struct span {
         struct {          /* large */
             size_t bytes; /* usable */
             size_t slices;
+            bool tail; /* what lies behind the last byte may be resident (large_trim_step) */
         } large;
     };
 

@@ -10,6 +10,12 @@
 /* Of so much used memory the most is not resident or will not be touched soon: give it back instead of writing zeros. Below, zeros are twice as
  * fast, even for tables of which only a few pages are touched (benchmark calloc-mix: 0.44 of the time, at 3 times the memory). */
 #define PURGE_TO_CLEAR_BYTES (32 * MIB)
+/* Tails of fewer blocks are half a megabyte at most. */
+#define TAILS_WORTH_A_WALK 8u
+/* Slices to look at in a step. */
+#define TRIM_STEP_SLICES 1024u
+
+static _Atomic uint32_t large_tails; /* made since the last walk */
 
 static size_t slices_of(size_t bytes) { return (bytes + SLICE_BYTES - 1) >> SLICE_SHIFT; }
 
@@ -30,6 +36,13 @@ static void large_clear(struct span *head, size_t bytes) {
             memset(start + i * SLICE_BYTES, 0, size_min(SLICE_BYTES, bytes - i * SLICE_BYTES));
 }
 
+/* The block has its size now. After large_take the run lock must be held: a walk may be looking. */
+static void note_tail(struct span *head) {
+    size_t slices = head->large.slices;
+    head->large.tail = head->large.bytes < slices * SLICE_BYTES && run_slice_is_dirty(head, slices - 1);
+    if (head->large.tail) atomic_fetch_add_explicit(&large_tails, 1, memory_order_relaxed);
+}
+
 void *large_take(size_t size, size_t alignment, enum large_wish wish) {
     if (!round_to_pages(&size)) return NULL;
     size_t slices = slices_of(size);
@@ -41,6 +54,7 @@ void *large_take(size_t size, size_t alignment, enum large_wish wish) {
     if (wish >= LARGE_GROWN) head->flags |= SPAN_GROWN;
     head->large.bytes = size;
     head->large.slices = slices;
+    note_tail(head);
     __atomic_store_n(&head->kind, SPAN_LARGE, __ATOMIC_RELEASE);
     return span_start(head);
 }
@@ -55,7 +69,7 @@ static bool large_claim(struct span *head) {
 static enum run_state large_renew(struct span *head, size_t first) {
     bool moved = (head->flags & SPAN_MOVED) != 0;
     size_t bytes = (head->large.slices - first) * SLICE_BYTES;
-    return moved && os_renew(span_start(head) + first * SLICE_BYTES, bytes) == 0 ? RUN_CLEAN : RUN_DIRTY;
+    return moved && os_renew(span_start(head) + first * SLICE_BYTES, bytes, REGION_LABEL) == 0 ? RUN_CLEAN : RUN_DIRTY;
 }
 
 bool large_release(struct span *head) {
@@ -68,7 +82,7 @@ bool large_release(struct span *head) {
 /* Move memory by page tables. A stretch may lie in several mappings, which the kernel moves only one at a time: halve it until it
  * goes, and copy what does not go at all. Returns whether nothing had to be copied. */
 static bool move_pages(char *from, char *to, size_t bytes) {
-    if (os_move(from, to, bytes) == 0) return true;
+    if (os_move(from, to, bytes, REGION_LABEL) == 0) return true;
     if (bytes <= SLICE_BYTES) {
         memcpy(to, from, bytes);
         return false;
@@ -89,6 +103,7 @@ static void *large_move(struct span *head, size_t size) {
     target->large.bytes = size;
     target->large.slices = slices_of(size);
     target->flags |= SPAN_MOVED | SPAN_GROWN;
+    note_tail(target);
     __atomic_store_n(&target->kind, SPAN_LARGE, __ATOMIC_RELEASE);
     if (large_claim(head))
         run_release(head, slices, large_renew(head, 0) == RUN_CLEAN || moved ? RUN_CLEAN : RUN_DIRTY);
@@ -101,8 +116,11 @@ void *large_resize(struct span *head, size_t size) {
     if (need > have && !run_extend(head, have, need - have))
         return head->large.bytes >= MOVE_MIN_BYTES ? large_move(head, size) : NULL;
     enum run_state state = need < have ? large_renew(head, need) : RUN_DIRTY;
+    os_lock_take(&run_lock); /* a walk that looks at the tail of before has to be done with it */
     head->large.bytes = size;
     head->large.slices = need;
+    note_tail(head);
+    os_lock_drop(&run_lock);
     if (need < have) run_shorten(head, have, need, state);
     return span_start(head);
 }
@@ -115,4 +133,49 @@ struct span *large_around(struct span *span) {
         return inside ? head : NULL;
     }
     return NULL;
+}
+
+/* --- tails --------------------------------------------------------------------------------------------------------- */
+
+bool large_wants_trim(void) { return atomic_load_explicit(&large_tails, memory_order_relaxed) >= TAILS_WORTH_A_WALK; }
+
+void large_trim_break(void) { atomic_store_explicit(&large_tails, TAILS_WORTH_A_WALK, memory_order_relaxed); }
+
+/* Under the run lock a block that is live stays where it is, as long as it is, and its memory is nobody else's: who frees it turns the kind, and
+ * then waits for the lock. Returns how many slices it has, 1 where there is none. */
+static size_t trim_block(struct large_trim *trim, struct span *head) {
+    if (__atomic_load_n(&head->kind, __ATOMIC_RELAXED) != SPAN_LARGE) return 1;
+    os_lock_take(&run_lock);
+    size_t slices = 1;
+    if (__atomic_load_n(&head->kind, __ATOMIC_ACQUIRE) == SPAN_LARGE) {
+        slices = head->large.slices;
+        char *tail = span_start(head) + head->large.bytes;
+        size_t bytes = slices * SLICE_BYTES - head->large.bytes;
+        size_t resident = head->large.tail ? os_resident_bytes(tail, bytes) : 0;
+        if (resident > 0 && os_purge(tail, bytes) == 0) {
+            trim->returned_bytes += resident;
+            run_count_returned(resident);
+        }
+        head->large.tail = false;
+    }
+    os_lock_drop(&run_lock);
+    return slices;
+}
+
+bool large_trim_step(struct large_trim *trim) {
+    if (trim->region == NULL) {
+        trim->region = &region_main;
+        atomic_store_explicit(&large_tails, 0, memory_order_relaxed);
+    }
+    size_t end = region_top(trim->region) / SLICE_BYTES;
+    size_t stop = size_min(end, trim->slice + TRIM_STEP_SLICES);
+    while (trim->slice < stop) {
+        bool free = trim->slice % CHUNK_SLICES == 0 &&
+                    *(const aliasing_half *)&trim->region->chunks[trim->slice / CHUNK_SLICES].free == UINT32_MAX;
+        trim->slice += free ? CHUNK_SLICES : trim_block(trim, &trim->region->spans[trim->slice]);
+    }
+    if (trim->slice < end) return true;
+    trim->region = __atomic_load_n(&trim->region->next, __ATOMIC_ACQUIRE);
+    trim->slice = 0;
+    return trim->region != NULL;
 }

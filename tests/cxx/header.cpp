@@ -7,9 +7,11 @@
 static_assert(sizeof(tide_flush_report) == 4 * sizeof(size_t), "the layout of tide_flush_report is part of the ABI");
 static_assert(offsetof(tide_stats, keeper_running) == 2 * sizeof(uint32_t) + 16 * sizeof(uint64_t),
               "the layout of tide_stats v1 is part of the ABI");
-static_assert(sizeof(tide_stats) == offsetof(tide_stats, keeper_running) + 23 * sizeof(uint64_t),
+static_assert(offsetof(tide_stats, tiny_retained_bytes) == offsetof(tide_stats, keeper_running) + 23 * sizeof(uint64_t),
               "the layout of tide_stats v2 is part of the ABI");
-static_assert(TIDE_STATS_VERSION == 2, "a new version needs a new line above");
+static_assert(sizeof(tide_stats) == offsetof(tide_stats, tiny_retained_bytes) + 8 * sizeof(uint64_t),
+              "the layout of tide_stats v3 is part of the ABI");
+static_assert(TIDE_STATS_VERSION == 3, "a new version needs a new line above");
 
 int use_all(void);
 int use_all(void) {

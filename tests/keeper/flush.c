@@ -78,7 +78,7 @@ static void tier(enum burst_kind of, size_t (*flush)(tide_flush_report *), const
                report.missed_bytes / WATER_KIB);
         if (WATER_IS_CLEAR) CHECK(water_level() <= baseline + WATER_SLACK_BYTES);
     }
-    CHECK(keeper_task() == 0);
+    CHECK(subject_stats().flush_count == 0);
     crew_end(&crew);
 }
 
@@ -130,6 +130,32 @@ static void survivors(void) {
     report = flush_and_check(subject.release_all, baseline, 0, "no survivors");
     CHECKF(report.pinned_bytes <= 256 * WATER_KIB, "%zu KiB pinned by nothing", report.pinned_bytes / WATER_KIB);
     crew_end(&crew);
+}
+
+/* The pages between survivors of one tier go, those of the other stay. */
+static void survivors_by_tier(void) {
+    static burst_t tiny, mid;
+    burst_make(&tiny, BURST_TINY, 16 * WATER_MIB, 1);
+    burst_make(&mid, BURST_MID, 16 * WATER_MIB, 2);
+    burst_fill(&tiny, BURST_TINY, 16 * WATER_MIB);
+    burst_fill(&mid, BURST_MID, 16 * WATER_MIB);
+    burst_thin(&tiny, 200);
+    burst_thin(&mid, 200);
+    tide_flush_report report = {0};
+    subject.flush_large(NULL); /* what is wholly empty */
+    size_t level = water_level();
+    subject.flush_tiny(&report);
+    size_t tiny_bytes = level - water_level();
+    CHECK(report.missed_bytes == 0);
+    subject.flush_mid(&report);
+    size_t mid_bytes = level - tiny_bytes - water_level();
+    if (WATER_IS_CLEAR)
+        CHECKF(tiny_bytes > 4 * WATER_MIB && mid_bytes > 4 * WATER_MIB, "%zu KiB of tiny spans, %zu KiB of mid spans",
+               tiny_bytes / WATER_KIB, mid_bytes / WATER_KIB);
+    burst_verify(&tiny);
+    burst_verify(&mid);
+    burst_free(&tiny);
+    burst_free(&mid);
 }
 
 /* --- a thread that is never at rest -------------------------------------------------------------------------------------- */
@@ -207,6 +233,80 @@ static void all_at_once(void) {
     crew_end(&crew);
 }
 
+/* --- behind the last bytes of large blocks ------------------------------------------------------------------------------- */
+
+enum { TAILED = 200, TAIL_ROUNDS = 150, SLOTS = 12 };
+static unsigned char *tailed[TAILED];
+
+/* Blocks in the places of longer ones: their own pages stay, the rest goes. */
+static void tails(void) {
+    size_t baseline = water_level();
+    for (size_t i = 0; i < TAILED; i++) {
+        CHECK((tailed[i] = malloc(128 * WATER_KIB)) != NULL);
+        memset(tailed[i], 1, 128 * WATER_KIB);
+    }
+    for (size_t i = 0; i < TAILED; i++) free(tailed[i]);
+    for (size_t i = 0; i < TAILED; i++) {
+        CHECK((tailed[i] = malloc(66 * WATER_KIB)) != NULL);
+        memset(tailed[i], (int)i, 66 * WATER_KIB);
+    }
+    tide_flush_report report = {0};
+    subject.flush_large(&report);
+    if (WATER_IS_CLEAR) CHECK(water_level() <= baseline + TAILED * 68 * WATER_KIB + WATER_SLACK_BYTES);
+    for (size_t i = 0; i < TAILED; i++) {
+        for (size_t k = 0; k < 66 * WATER_KIB; k += 64) CHECK(tailed[i][k] == (unsigned char)i);
+        free(tailed[i]);
+    }
+}
+
+static void expect_filled(const unsigned char *block, size_t bytes, unsigned char value) {
+    for (size_t k = 0; k < bytes; k += 256) CHECK(block[k] == value);
+    CHECK(bytes == 0 || block[bytes - 1] == value);
+}
+
+/* Large blocks that grow and shrink in their last slice, move and die, while others flush. */
+static void sailor_resize(sailor_t *sailor) {
+    unsigned char *slots[SLOTS] = {0};
+    size_t sizes[SLOTS] = {0};
+    uint64_t random = sailor->index + 1;
+    for (unsigned round = 0; round < TAIL_ROUNDS; round++) {
+        size_t i = random_below(&random, SLOTS), wanted = random_below(&random, 260 * WATER_KIB);
+        unsigned char value = (unsigned char)(sailor->index * SLOTS + i + 1);
+        expect_filled(slots[i], sizes[i], value);
+        if (wanted < 60 * WATER_KIB) {
+            free(slots[i]);
+            slots[i] = NULL;
+            sizes[i] = 0;
+            continue;
+        }
+        CHECK((slots[i] = realloc(slots[i], wanted)) != NULL);
+        expect_filled(slots[i], sizes[i] < wanted ? sizes[i] : wanted, value);
+        memset(slots[i], value, wanted);
+        sizes[i] = wanted;
+    }
+    for (size_t i = 0; i < SLOTS; i++) {
+        expect_filled(slots[i], sizes[i], (unsigned char)(sailor->index * SLOTS + i + 1));
+        free(slots[i]);
+    }
+}
+
+static atomic_int resizing;
+static void *flush_main(void *nothing) {
+    while (atomic_load(&resizing)) subject.flush_large(NULL);
+    return nothing;
+}
+
+static void tails_beside(void) {
+    pthread_t flushers[2];
+    crew_begin(BURST_LARGE);
+    atomic_store(&resizing, 1);
+    for (size_t i = 0; i < 2; i++) CHECK(pthread_create(&flushers[i], NULL, flush_main, NULL) == 0);
+    for (size_t round = 0; round < 2 * scene_rounds; round++) crew_order(&crew, sailor_resize);
+    atomic_store(&resizing, 0);
+    for (size_t i = 0; i < 2; i++) CHECK(pthread_join(flushers[i], NULL) == 0);
+    crew_end(&crew);
+}
+
 static const scene_t scenes[] = {
     {.name = "tiny-magazine", .environment = "TIDE_MODE=static", .run = tiny_magazine},
     {.name = "mid-pool", .environment = "TIDE_MODE=static", .run = mid_pool},
@@ -216,8 +316,11 @@ static const scene_t scenes[] = {
     {.name = "malloc_trim", .environment = "TIDE_MODE=static", .run = by_trim},
     {.name = "nothing-left", .environment = "TIDE_MODE=static", .run = nothing_left},
     {.name = "survivors", .environment = "TIDE_MODE=static", .run = survivors},
+    {.name = "survivors-by-tier", .environment = "TIDE_MODE=static", .run = survivors_by_tier},
     {.name = "beside-one-spinning", .environment = "TIDE_MODE=static", .run = beside_one_spinning},
     {.name = "beside-four-spinning", .environment = "TIDE_MODE=static", .run = beside_four_spinning},
+    {.name = "tails", .environment = "TIDE_MODE=static", .run = tails},
+    {.name = "tails-beside", .run = tails_beside},
     {.name = "all-at-once", .environment = "TIDE_MODE=static", .run = all_at_once},
     {.name = "all-at-once-and-the-keeper", .run = all_at_once},
 };

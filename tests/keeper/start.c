@@ -327,7 +327,6 @@ static const scene_t scenes[] = {
     {.name = "grow-late", .run = grow_late},
     {.name = "cut-by-realloc", .run = cut_by_realloc},
     {.name = "grow-together", .run = grow_together},
-    {.name = "static", .environment = "TIDE_MODE=static", .run = grow_without},
     {.name = "off", .environment = "TIDE_KEEPER=off", .run = grow_without},
     {.name = "in-vfork", .run = in_vfork},
     {.name = "no-thread-allowed", .run = no_thread_allowed},

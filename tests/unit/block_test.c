@@ -5,6 +5,7 @@
 #include "heap/own.h"
 #include "heap/whole.h"
 #include "os/options.h"
+#include "span/run.h"
 #include "unit.h"
 
 static char text[300];
@@ -55,6 +56,8 @@ static void test_describe(void **state) {
 
 /* The same mistakes with a block of each tier. */
 static void mistakes(size_t size) {
+    heap_free(heap_malloc(1));
+    run_keep_at_most(SIZE_MAX); /* what was given back is not known to have been a block */
     char *block = take(size), *other = take(size);
     assert_fatal(inside("realloc()", block + 16, block), heap_realloc(block + 16, 10));
     assert_fatal(inside("free()", block + 16, block), release(block + 16));

@@ -286,7 +286,13 @@ int os_purge(void *at, size_t bytes) {
     return 0;
 }
 
-int os_renew(void *at, size_t bytes) {
+void os_label(void *at, size_t bytes, const char *name) {
+    must_be_pages("os_label", at, bytes);
+    if (name[0] == 0) fail_msg("os_label: no name");
+}
+
+int os_renew(void *at, size_t bytes, const char *name) {
+    (void)name;
     must_have_state("os_renew", at, bytes, AREA_COMMITTED);
     int error = call_begin(FAKE_RENEW, at, bytes);
     if (error != 0) return error;
@@ -303,7 +309,8 @@ int os_renew(void *at, size_t bytes) {
 }
 
 /* A range within one mapping only, as mremap. */
-int os_move(void *from, void *to, size_t bytes) {
+int os_move(void *from, void *to, size_t bytes, const char *name) {
+    (void)name;
     must_have_state("os_move", from, bytes, AREA_COMMITTED);
     must_have_state("os_move", to, bytes, AREA_COMMITTED);
     if ((uintptr_t)from - (uintptr_t)to < bytes || (uintptr_t)to - (uintptr_t)from < bytes)
@@ -460,6 +467,7 @@ void os_wake(_Atomic uint32_t *word) {
     fake.wakes++;
 }
 
+uint32_t os_thread_id(void) { return 1; }
 uint64_t os_now_ns(void) { return fake.now_ns; }
 uint64_t os_thread_cpu_ns(void) { return fake.now_ns; }
 
@@ -475,6 +483,8 @@ void heap_on_growth(void) {
     if (fake.on_growth != NULL) fake.on_growth();
 }
 void heap_on_fork(void) { fake.forks++; }
+void heap_on_bell(void) { fake.wakes++; }
+void heap_on_thread_end(void) { fake.ends++; }
 
 /* --- os.h: process -------------------------------------------------------------------------------------------------- */
 

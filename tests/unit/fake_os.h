@@ -40,7 +40,8 @@ struct fake {
     bool emulated, on_signal_stack;
     uint64_t now_ns, slept_ns;
     unsigned signals_blocked;
-    size_t wakes;                 /* calls of os_wake */
+    size_t wakes;                 /* calls of os_wake and heap_on_bell */
+    size_t ends;                  /* calls of heap_on_thread_end */
     size_t growths, forks;        /* calls of heap_on_growth and heap_on_fork, which the layer above the heap defines */
     size_t count[FAKE_CALLS + 1]; /* calls so far; [FAKE_ANY]: of all kinds */
     size_t failed;                /* calls that a script or a limit made fail */

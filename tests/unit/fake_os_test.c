@@ -44,7 +44,7 @@ static void test_misuse_is_caught(void **state) {
     assert_caught(os_commit(at, 64 * KIB));
     assert_caught(os_purge(at + 100, 4096));
     assert_caught(os_purge(at + 64 * KIB, 4096));
-    assert_caught(os_renew(at + 32 * KIB, 64 * KIB));
+    assert_caught(os_renew(at + 32 * KIB, 64 * KIB, ""));
     assert_caught(os_release(at + MIB, 4096));
     assert_caught({
         os_release(at, 64 * KIB);
@@ -110,13 +110,13 @@ static void test_move(void **state) {
     char *at = os_reserve(MIB, 64 * KIB);
     assert_int_equal(os_commit(at, MIB), 0);
     memset(at, 1, 128 * KIB);
-    assert_int_equal(os_move(at, at + 512 * KIB, 256 * KIB), 0);
+    assert_int_equal(os_move(at, at + 512 * KIB, 256 * KIB, ""), 0);
     assert_true(unit_is_zero(at, 128 * KIB));
     assert_int_equal(at[512 * KIB], 1);
     assert_int_equal(fake_resident_bytes(at + 512 * KIB, 256 * KIB), 128 * KIB); /* what was not there did not come */
     assert_int_equal(fake_mappings(), 3);
-    assert_int_equal(os_move(at + 448 * KIB, at, 128 * KIB), -EFAULT); /* two mappings */
-    assert_int_equal(os_renew(at + 512 * KIB, 256 * KIB), 0);
+    assert_int_equal(os_move(at + 448 * KIB, at, 128 * KIB, ""), -EFAULT); /* two mappings */
+    assert_int_equal(os_renew(at + 512 * KIB, 256 * KIB, ""), 0);
     assert_int_equal(fake_mappings(), 1);
     assert_true(unit_is_zero(at + 512 * KIB, 256 * KIB));
 }

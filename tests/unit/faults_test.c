@@ -213,7 +213,9 @@ static void nothing_is_lost(void) {
     struct census census;
     census_take(&census);
     for (int tier = 0; tier < TIER_COUNT; tier++) assert_int_equal(census.live_bytes[tier], 0);
-    assert_int_equal(census.active_bytes + census.empty_bytes + census.free_blocks, 0);
+    assert_int_equal(census.active_bytes + census.empty_bytes[TIER_TINY_INDEX] + census.empty_bytes[TIER_MID_INDEX] +
+                         census.free_blocks,
+                     0);
     assert_int_equal(census.runs.dirty_bytes, 0);
     size_t used = 0, emergency = 0;
     for (struct region *region = &region_main; region != NULL; region = region->next) {

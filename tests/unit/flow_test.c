@@ -167,6 +167,26 @@ static void test_growth_mark(void **state) {
     assert_int_equal(run_grown, 0);
 }
 
+/* A small program takes a megabyte again and again: half of it went each time, until what it has taken in all says that it is not so small. */
+static void test_growth_by_regret(void **state) {
+    (void)state;
+    start(64 * MIB);
+    run_keep_at_most(RUN_KEEP_SMALL_BYTES);
+    run_set_growth_mark(UINT64_MAX); /* that is not how it is found */
+    unsigned loops = 0;
+    while (run_grown == RUN_NOT_GROWN) {
+        struct span *span = take(16);
+        memset(span_start(span), 1, 16 * SLICE_BYTES);
+        release(span, 16, RUN_DIRTY);
+        assert_true(run_resident_bytes() <= RUN_KEEP_SMALL_BYTES);
+        assert_int_equal(run_keep_bytes, RUN_KEEP_SMALL_BYTES);
+        assert_true(++loops <= 4);
+    }
+    assert_int_equal(run_grown, RUN_GROWN_SURELY);
+    assert_true(loops >= 3);
+    assert_true(run_flow(false).clean_taken_bytes >= RUN_GROWTH_STEP_BYTES);
+}
+
 static void test_resident(void **state) {
     (void)state;
     start(4 * MIB);
@@ -500,6 +520,7 @@ int main(void) {
         cmocka_unit_test(test_flow_after_fork),
         cmocka_unit_test(test_flow_after_repair),
         cmocka_unit_test(test_growth_mark),
+        cmocka_unit_test(test_growth_by_regret),
         cmocka_unit_test(test_resident),
         cmocka_unit_test(test_purge),
         cmocka_unit_test(test_returned_bytes),

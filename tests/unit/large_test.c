@@ -1,4 +1,6 @@
 /* tier/large: taking, clearing, resizing in place and by moving pages. */
+#include <errno.h>
+
 #include "span/run.h"
 #include "tier/large.h"
 #include "unit.h"
@@ -60,6 +62,79 @@ static void test_take_4k(void **state) {
 static void test_take_64k(void **state) {
     (void)state;
     take_and_release(64 * KIB);
+}
+
+enum { TAILED = 12 };
+static char *tailed[TAILED];
+
+/* Blocks of 1.5 slices in the places of longer ones. */
+static void tailed_take(void) {
+    for (int i = 0; i < TAILED; i++) {
+        tailed[i] = take(2 * SLICE_BYTES, 1, false);
+        memset(tailed[i], 1, 2 * SLICE_BYTES);
+    }
+    for (int i = 0; i < TAILED; i++) release(tailed[i]);
+    assert_false(large_wants_trim());
+    for (int i = 0; i < TAILED; i++) {
+        tailed[i] = take(SLICE_BYTES + SLICE_BYTES / 2, 1, i % 2 == 0);
+        memset(tailed[i], 2, SLICE_BYTES + SLICE_BYTES / 2);
+    }
+}
+
+static size_t trim_all(void) {
+    struct large_trim trim = {0};
+    while (large_trim_step(&trim)) {}
+    assert_true(run_validate());
+    assert_int_equal(fake_locks_held(), 0);
+    return trim.returned_bytes;
+}
+
+static bool all_are(const char *bytes, char value, size_t count) {
+    return bytes[0] == value && memcmp(bytes, bytes + 1, count - 1) == 0;
+}
+
+/* What lies behind the last bytes goes, and nothing else; the block can grow into it again. */
+static void test_tails(void **state) {
+    (void)state;
+    start(4 * KIB);
+    tailed_take();
+    assert_true(large_wants_trim());
+    assert_int_equal(trim_all(), TAILED * SLICE_BYTES / 2);
+    assert_false(large_wants_trim());
+    assert_int_equal(trim_all(), 0);
+    for (int i = 0; i < TAILED; i++) {
+        assert_true(all_are(tailed[i], 2, SLICE_BYTES + SLICE_BYTES / 2));
+        assert_int_equal(fake_resident_bytes(tailed[i], 2 * SLICE_BYTES), SLICE_BYTES + SLICE_BYTES / 2);
+        assert_true(large_resize(head_of(tailed[i]), 2 * SLICE_BYTES) == tailed[i]);
+        memset(tailed[i], 3, 2 * SLICE_BYTES);
+    }
+    assert_int_equal(trim_all(), 0);
+    for (int i = 0; i < TAILED; i++) {
+        assert_true(all_are(tailed[i], 3, 2 * SLICE_BYTES));
+        assert_true(large_resize(head_of(tailed[i]), SLICE_BYTES + 4096) == tailed[i]); /* has a tail again */
+    }
+    assert_true(large_wants_trim());
+    large_trim_break();
+    assert_true(large_wants_trim());
+    assert_int_equal(trim_all(), TAILED * (SLICE_BYTES - 4096));
+    for (int i = 0; i < TAILED; i++) assert_true(all_are(tailed[i], 3, SLICE_BYTES + 4096));
+    for (int i = 0; i < TAILED; i++) release(tailed[i]);
+}
+
+/* Clean slices have none; locked ones stay, and are not tried again. */
+static void test_tails_that_stay(void **state) {
+    (void)state;
+    start(4 * KIB);
+    for (int i = 0; i < TAILED; i++) tailed[i] = take(SLICE_BYTES + 1, 1, false);
+    assert_false(large_wants_trim());
+    for (int i = 0; i < TAILED; i++) release(tailed[i]);
+    struct run_purge purge = {.limit_bytes = SIZE_MAX};
+    while (run_purge_step(&purge)) {}
+    tailed_take();
+    fake_fail(FAKE_PURGE, 1, SIZE_MAX, EINVAL);
+    assert_int_equal(trim_all(), 0);
+    for (int i = 0; i < TAILED; i++) assert_true(all_are(tailed[i], 2, SLICE_BYTES + SLICE_BYTES / 2));
+    for (int i = 0; i < TAILED; i++) release(tailed[i]);
 }
 
 /* Clean slices are not written when a block is cleared, dirty ones are. */
@@ -269,6 +344,8 @@ int main(void) {
         cmocka_unit_test(test_take_4k),
         cmocka_unit_test(test_take_64k),
         cmocka_unit_test(test_clears_dirty_slices_only),
+        cmocka_unit_test(test_tails),
+        cmocka_unit_test(test_tails_that_stay),
         cmocka_unit_test(test_resize_in_place),
         cmocka_unit_test(test_move),
         cmocka_unit_test(test_move_of_two_mappings),

@@ -183,12 +183,12 @@ static void refill_order(size_t size) {
     size_t rest = size <= TINY_MAX_BYTES ? current->capacity - 1u : 0;
     size_t resident = fake_resident_bytes((void *)region_main.base, region_top(&region_main));
     size_t allowed = rest != 0 ? SLICE_BYTES : 0;
-    size_t refills = a.refill_count;
+    size_t refills = a.refill_counts[class_of_size(size)];
     for (size_t i = 0; i < rest + count / 2; i++) {
         struct span *span = span_of(take(&a, size));
         assert_true(span == current || span == span_of(blocks[0][0]));
     }
-    assert_true(a.refill_count > refills);
+    assert_true(a.refill_counts[class_of_size(size)] > refills);
     assert_true(fake_resident_bytes((void *)region_main.base, region_top(&region_main)) <= resident + allowed);
     assert_true(span_of(blocks[0][0])->used >= count / 2 + 1);
     assert_true(current->heap == &a);
@@ -455,6 +455,45 @@ static void test_two_heaps(void **state) {
     assert_int_equal(fake_resident_bytes((void *)region_main.base, region_top(&region_main)), 0);
 }
 
+/* The empty spans of classes that are not used go, after some ticks; those with a live block, and those that are refilled, stay. */
+static void test_trim(void **state) {
+    (void)state;
+    start();
+    put(&a, take(&a, 64)); /* used once */
+    put(&a, take(&a, 5000));
+    blocks[0][0] = take(&a, 512); /* lives */
+    struct span *kept = span_of(blocks[0][0]);
+    assert_int_equal(heap_class_state(&a, class_of_size(64)), CLASS_MEMORY); /* no tick has seen it */
+    unsigned busy = class_of_size(256), high = 0;
+    for (int tick = 0; tick < 12; tick++) {
+        for (int i = 0; i < 40; i++) { /* refilled again and again */
+            const size_t count = 2 * SLICE_BYTES / 256;
+            for (size_t k = 0; k < count; k++) blocks[1][k] = take(&a, 256);
+            for (size_t k = 0; k < count; k++) put(&a, blocks[1][k]);
+        }
+        atomic_fetch_add(&heap_tick, 1);
+        heap_trim(&a);
+        assert_int_equal(a.tick, heap_tick);
+        assert_true(a.current[busy] != &span_none);
+        high += heap_class_state(&a, busy) == CLASS_PERFORMANCE;
+        if (tick == 0) {
+            assert_int_equal(heap_class_state(&a, class_of_size(64)), CLASS_BALANCED);
+            assert_true(a.current[class_of_size(64)] != &span_none);
+        }
+        validate();
+    }
+    assert_true(high > 6);
+    assert_ptr_equal(a.current[class_of_size(64)], &span_none);
+    assert_ptr_equal(a.current[class_of_size(5000)], &span_none);
+    assert_ptr_equal(a.current[class_of_size(512)], kept);
+    for (int tick = 0; tick < 12; tick++) heap_trim(&a);
+    assert_ptr_equal(a.current[busy], &span_none);
+    put(&a, blocks[0][0]);
+    heap_trim(&a);
+    assert_ptr_equal(a.current[class_of_size(512)], &span_none);
+    validate();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states_tiny),
@@ -469,6 +508,7 @@ int main(void) {
         cmocka_unit_test(test_borrow_up_to_twice_the_size),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_refill_collects),
+        cmocka_unit_test(test_trim),
         cmocka_unit_test(test_flush_by_tier),
         cmocka_unit_test(test_flush_of_a_full_span),
         cmocka_unit_test(test_no_memory),

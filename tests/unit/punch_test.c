@@ -59,7 +59,7 @@ static size_t fill(size_t bytes, size_t spans, size_t keep) {
 
 static bool take_in_hand(void) {
     assert_true(heap_try_enter());
-    bool more = punch_take(&punch, heap_own());
+    bool more = punch_take(&punch, heap_own(), TIER_BOTH);
     heap_quit();
     return more;
 }
