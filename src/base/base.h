@@ -41,6 +41,12 @@ tide_inline bool size_is_power(size_t n) { return n != 0 && (n & (n - 1)) == 0; 
 #define TIDE_THREAD_SANITIZER 1
 #endif
 #endif
+/* For functions that look at what its owner is writing, know that they see a moment's estimate, and are content with that. */
+#ifdef TIDE_THREAD_SANITIZER
+#define tide_racy __attribute__((no_sanitize("thread"), noinline))
+#else
+#define tide_racy
+#endif
 typedef uintptr_t __attribute__((may_alias)) aliasing_word;
 typedef uint32_t __attribute__((may_alias)) aliasing_half;
 typedef uint16_t __attribute__((may_alias)) aliasing_quarter;

@@ -5,15 +5,8 @@
 #include "heap/thread.h"
 #include "span/meta.h"
 
-/* Reads descriptors while their owners write them. */
-#ifdef TIDE_THREAD_SANITIZER
-#define CENSUS_RACY __attribute__((no_sanitize("thread"), noinline))
-#else
-#define CENSUS_RACY
-#endif
-
 /* What was given back from under the live blocks of a span. */
-CENSUS_RACY static size_t punched_bytes(const struct span *span) {
+tide_racy static size_t punched_bytes(const struct span *span) {
     if (span->kind == SPAN_TINY) return bits_count(*(const aliasing_quarter *)&span->punched) * os_page_bytes;
     /* The owner may give the span up meanwhile: what is looked at is a copy, and it must make sense. */
     struct span copy = *span;
@@ -32,7 +25,7 @@ struct walk {
     const struct heap *own;
 };
 
-CENSUS_RACY static void note_span(const struct span *span, struct census_class *classes, uint32_t live,
+tide_racy static void note_span(const struct span *span, struct census_class *classes, uint32_t live,
                                   uint32_t free_count, size_t free_bytes) {
     unsigned class = span->class;
     struct heap *heap = span->heap;
@@ -47,7 +40,7 @@ CENSUS_RACY static void note_span(const struct span *span, struct census_class *
 }
 
 /* The blocks of a tiny or mid span. */
-CENSUS_RACY static void count_blocks(struct walk *walk, const struct span *span) {
+tide_racy static void count_blocks(struct walk *walk, const struct span *span) {
     struct census *census = walk->census;
     enum tier_index tier = span->kind == SPAN_MID ? TIER_MID_INDEX : TIER_TINY_INDEX;
     uint32_t waiting = remote_count(*(const aliasing_word *)&span->remote); /* freed, not yet collected */
@@ -73,7 +66,7 @@ CENSUS_RACY static void count_blocks(struct walk *walk, const struct span *span)
 }
 
 /* Returns how many slices to go on. */
-CENSUS_RACY static size_t count_span(struct walk *walk, const struct span *span) {
+tide_racy static size_t count_span(struct walk *walk, const struct span *span) {
     switch (span->kind) {
     case SPAN_TINY:
     case SPAN_MID: count_blocks(walk, span); return size_max(span->slices, 1);
@@ -155,7 +148,7 @@ void census_take_detailed(struct census *census, struct census_class classes[CLA
 }
 
 /* How many slices the span at this one has, and what they are used for. */
-CENSUS_RACY static size_t use_of(const struct region *region, size_t slice, uint8_t *use) {
+tide_racy static size_t use_of(const struct region *region, size_t slice, uint8_t *use) {
     const struct span *span = &region->spans[slice];
     switch (span->kind) {
     case SPAN_FREE: {

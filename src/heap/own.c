@@ -378,7 +378,7 @@ void heap_mid_emptied(struct heap *heap, const struct span *span) {
 
 _Atomic uint32_t heap_tick;
 
-enum class_state heap_class_state(const struct heap *heap, unsigned class) {
+tide_racy enum class_state heap_class_state(const struct heap *heap, unsigned class) {
     if (heap->rate[class] >= RATE_HIGH) return CLASS_PERFORMANCE;
     return heap->rate[class] != 0 ? CLASS_BALANCED : CLASS_MEMORY;
 }

@@ -6,6 +6,7 @@
 #include "heap/flush.h"
 #include "heap/thread.h"
 #include "keeper/figures.h"
+#include "os/options.h"
 
 _Static_assert(offsetof(struct window_page, wake) == 16 && offsetof(struct window_page, argument) == 32,
                "as documented");
@@ -109,12 +110,14 @@ static void put_classes(const struct census_class *classes) {
     put(WINDOW_CLASSES_AT, &table, sizeof table);
 }
 
+tide_racy static enum heap_claim claim_of(const struct heap *heap) { return heap->claim; }
+
 static struct window_thread thread_row(struct heap *heap) {
     bool bound = heap_is_bound(heap);
     struct window_thread row = {
         .id = bound ? atomic_load_explicit(&heap->thread_id, memory_order_relaxed) : 0,
         .state = (uint64_t)atomic_load_explicit(&heap->state, memory_order_relaxed),
-        .claim = *(volatile enum heap_claim *)&heap->claim, /* a moment's value */
+        .claim = claim_of(heap),
         .live_bytes = heap->seen.live_bytes,
         .free_bytes = heap->seen.free_bytes,
         .spans = heap->seen.spans,
@@ -220,5 +223,6 @@ void window_answer(void) {
     window.answered = asked;
     page->error = error;
     page->answered_ns = os_now_ns();
+    page->mode = options.mode;
     atomic_store_explicit(&page->answered, asked, memory_order_release);
 }

@@ -141,10 +141,13 @@ bool large_wants_trim(void) { return atomic_load_explicit(&large_tails, memory_o
 
 void large_trim_break(void) { atomic_store_explicit(&large_tails, TAILS_WORTH_A_WALK, memory_order_relaxed); }
 
+tide_racy static bool seems_large(const struct span *head) { return head->kind == SPAN_LARGE; }
+tide_racy static bool seems_free(const struct chunk *chunk) { return chunk->free == UINT32_MAX; }
+
 /* Under the run lock a block that is live stays where it is, as long as it is, and its memory is nobody else's: who frees it turns the kind, and
  * then waits for the lock. Returns how many slices it has, 1 where there is none. */
 static size_t trim_block(struct large_trim *trim, struct span *head) {
-    if (__atomic_load_n(&head->kind, __ATOMIC_RELAXED) != SPAN_LARGE) return 1;
+    if (!seems_large(head)) return 1;
     os_lock_take(&run_lock);
     size_t slices = 1;
     if (__atomic_load_n(&head->kind, __ATOMIC_ACQUIRE) == SPAN_LARGE) {
@@ -170,8 +173,8 @@ bool large_trim_step(struct large_trim *trim) {
     size_t end = region_top(trim->region) / SLICE_BYTES;
     size_t stop = size_min(end, trim->slice + TRIM_STEP_SLICES);
     while (trim->slice < stop) {
-        bool free = trim->slice % CHUNK_SLICES == 0 &&
-                    *(const aliasing_half *)&trim->region->chunks[trim->slice / CHUNK_SLICES].free == UINT32_MAX;
+        bool free =
+            trim->slice % CHUNK_SLICES == 0 && seems_free(&trim->region->chunks[trim->slice / CHUNK_SLICES]);
         trim->slice += free ? CHUNK_SLICES : trim_block(trim, &trim->region->spans[trim->slice]);
     }
     if (trim->slice < end) return true;

@@ -236,6 +236,11 @@ static void costs_nothing(void) {
 
 /* A child has a window of its own, or none, and does not touch its parent's. */
 static void forked(void) {
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+    scene_skip("ThreadSanitizer does not follow threads of a forked child");
+#endif
+#endif
     burst_make(&burst, BURST_MIXED, 24 * WATER_MIB, 7);
     burst_fill(&burst, BURST_MIXED, 24 * WATER_MIB);
     burst_free(&burst);
