@@ -58,7 +58,8 @@ size_t flush_inside(unsigned parts, struct flush_result *result) {
 
 size_t flush_now(unsigned parts, struct flush_result *result) {
     if (result != NULL) *result = (struct flush_result){0};
-    if (!heap_try_enter()) return 0; /* inside another operation: nothing may be touched */
+    if (region_main.base == 0) return 0; /* nothing was ever allocated, and no heap made */
+    if (!heap_try_enter()) return 0;     /* inside another operation: nothing may be touched */
     size_t returned = flush_inside(parts, result);
     heap_quit();
     return returned;

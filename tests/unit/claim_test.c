@@ -6,6 +6,7 @@
 
 #include "actors.h"
 #include "heap/bell.h"
+#include "heap/flush.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
 #include "heap/whole.h"
@@ -491,6 +492,17 @@ static void test_waits(void **state) {
     assert_int_equal(claim_waits.longest_ns, UINT64_MAX);
 }
 
+/* A program may begin by giving back what it does not have. */
+static void test_flush_before_the_first_allocation(void **state) {
+    (void)state;
+    struct flush_result result = {1, 1, 1, 1};
+    assert_int_equal(flush_now(FLUSH_ALL, &result), 0);
+    assert_int_equal(result.returned_bytes + result.kept_bytes + result.pinned_bytes + result.missed_bytes, 0);
+    start();
+    live_is_intact();
+    validate();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sleeping_thread),
@@ -511,6 +523,7 @@ int main(void) {
         cmocka_unit_test(test_reclaim),
         cmocka_unit_test(test_mark_self),
         cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_flush_before_the_first_allocation),
     };
     return unit_run(tests, COUNT_OF(tests));
 }
