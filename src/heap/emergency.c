@@ -10,7 +10,7 @@
 /* A Treiber stack of block numbers + 1. The upper half of the head counts the pops, so that a head that returns is recognised (ABA).
  * `next` tells a free block from a live one, too. */
 #define LIVE UINT32_MAX
-static char *emergency_start;
+static _Atomic(char *) emergency_start;  /* NULL: the process is about to begin, or there is no memory */
 static _Atomic uint32_t emergency_fresh; /* blocks from here on were never used */
 static _Atomic uint64_t emergency_head;
 static _Atomic uint32_t emergency_next[EMERGENCY_BLOCKS];
@@ -18,23 +18,24 @@ static _Atomic(void *) emergency_deferred;
 
 void emergency_init(void) {
     struct span *head = run_take(EMERGENCY_SLICES, 1);
-    if (head == NULL) {
-        atomic_store_explicit(&emergency_fresh, EMERGENCY_BLOCKS, memory_order_relaxed);
-        return;
-    }
-    emergency_start = span_start(head);
+    if (head == NULL) return;
     for (uint32_t i = 0; i < EMERGENCY_SLICES; i++) {
         head[i].block_bytes = EMERGENCY_BLOCK_BYTES;
         head[i].kind = SPAN_EMERGENCY;
     }
+    /* A handler may have interrupted a thread that waits for this: what it sees is whole. */
+    atomic_store_explicit(&emergency_start, span_start(head), memory_order_release);
 }
+
+static char *emergency_base(void) { return atomic_load_explicit(&emergency_start, memory_order_acquire); }
 
 static void *emergency_block(uint32_t index) {
     atomic_store_explicit(&emergency_next[index], LIVE, memory_order_relaxed);
-    return emergency_start + (size_t)index * EMERGENCY_BLOCK_BYTES;
+    return emergency_base() + (size_t)index * EMERGENCY_BLOCK_BYTES;
 }
 
 static void *emergency_pop(void) {
+    if (emergency_base() == NULL) return NULL;
     uint64_t head = atomic_load_explicit(&emergency_head, memory_order_acquire);
     while ((uint32_t)head != 0) {
         uint32_t index = (uint32_t)head - 1;
@@ -63,6 +64,7 @@ static struct {
 
 static void *emergency_map(size_t size, size_t alignment) {
     if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX / 2) return NULL;
+    if (unlikely(os_page_bytes == 0)) os_init();
     size = size_round_up(size_max(size, 1), os_page_bytes);
     for (uint32_t i = 0; i < EMERGENCY_MAPS; i++) {
         uintptr_t empty = 0;
@@ -110,7 +112,7 @@ void *emergency_take(size_t size, size_t alignment) {
 /* --- giving back ---------------------------------------------------------------------------------------------------- */
 
 enum emergency_result emergency_put(void *block) {
-    size_t offset = (size_t)((char *)block - emergency_start);
+    size_t offset = (size_t)((char *)block - emergency_base());
     uint32_t index = (uint32_t)(offset / EMERGENCY_BLOCK_BYTES);
     if (offset % EMERGENCY_BLOCK_BYTES != 0) return EMERGENCY_INSIDE;
     uint32_t live = LIVE;

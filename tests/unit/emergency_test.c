@@ -24,6 +24,17 @@ static void test_stack(void **state) {
     assert_true(emergency_take(5, 16) == first);
 }
 
+/* A handler interrupts the first operation of the process. */
+static void test_too_early(void **state) {
+    (void)state;
+    char *first = emergency_take(10, 1), *second = emergency_take(10, 1);
+    assert_true(first != second && fake_is_committed(first, 4 * KIB) && fake_is_committed(second, 4 * KIB));
+    assert_true(region_init(GIB));
+    emergency_init();
+    assert_true(is_ours(emergency_take(10, 1)));
+    assert_true(emergency_unmap(first) && emergency_unmap(second));
+}
+
 static void test_bad_puts(void **state) {
     (void)state;
     start();
@@ -190,10 +201,10 @@ static void test_deferred_twice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stack),          cmocka_unit_test(test_bad_puts),      cmocka_unit_test(test_all_of_them),
-        cmocka_unit_test(test_maps),           cmocka_unit_test(test_table_is_full), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_no_stack),       cmocka_unit_test(test_stale_head),    cmocka_unit_test(test_deferred),
-        cmocka_unit_test(test_deferred_twice),
+        cmocka_unit_test(test_stack),       cmocka_unit_test(test_too_early),      cmocka_unit_test(test_bad_puts),
+        cmocka_unit_test(test_all_of_them), cmocka_unit_test(test_maps),           cmocka_unit_test(test_table_is_full),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_no_stack),       cmocka_unit_test(test_stale_head),
+        cmocka_unit_test(test_deferred),    cmocka_unit_test(test_deferred_twice),
     };
     return unit_run(tests, COUNT_OF(tests));
 }
