@@ -1,6 +1,7 @@
 #include "heap/claim.h"
 
 #include "heap/bell.h"
+#include "heap/emergency.h"
 #include "heap/punch.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
@@ -124,6 +125,7 @@ static void sweep_heap(struct claim_sweep *sweep, struct heap *heap) {
 }
 
 bool claim_sweep(struct claim_sweep *sweep) {
+    emergency_settle(); /* what handlers have freed must not wait for the program's next operation */
     sweep_heap(sweep, &heap_shared);
     for (struct heap *heap = first_heap(); heap != NULL; heap = heap->next_heap) {
         if (must_stop(sweep)) return false;

@@ -23,7 +23,7 @@ tide_hidden bool emergency_unmap(void *address);
 /* The usable bytes of a mapping by its start, 0 if it is none. */
 tide_hidden size_t emergency_mapped_bytes(const void *address);
 
-/* A large block that a handler frees waits here for the next ordinary operation: the run lock may be taken. */
+/* A large block that a handler frees waits here for the next slow operation, flush or sweep: the run lock may be taken. */
 tide_hidden void emergency_defer(void *large_block);
 /* Free those that wait; not from a handler. */
 tide_hidden void emergency_settle(void);

@@ -2,6 +2,7 @@
 
 #include "heap/census.h"
 #include "heap/claim.h"
+#include "heap/emergency.h"
 #include "heap/own.h"
 #include "heap/thread.h"
 #include "tier/large.h"
@@ -42,6 +43,7 @@ static void flush_report(unsigned parts, struct flush_result *result) {
 
 size_t flush_inside(unsigned parts, struct flush_result *result) {
     size_t kept_bytes = 0, returned = 0;
+    emergency_settle();
     if ((parts & (FLUSH_TINY | FLUSH_MID)) != 0) returned += flush_heaps(parts & (FLUSH_TINY | FLUSH_MID));
     heap_step_aside();
     returned += run_purge(&kept_bytes);

@@ -492,6 +492,37 @@ static void test_waits(void **state) {
     assert_int_equal(claim_waits.longest_ns, UINT64_MAX);
 }
 
+/* A handler that interrupts an operation frees a large block, and nothing else happens. */
+static void *large;
+static void free_inside(void) {
+    heap_enter();
+    fake.on_signal_stack = true;
+    heap_free(large);
+    fake.on_signal_stack = false;
+    heap_leave();
+}
+
+static void test_large_block_freed_by_a_handler(void **state) {
+    (void)state;
+    start();
+    for (int i = 0; i < 2; i++) {
+        large = heap_malloc(MIB);
+        assert_non_null(large);
+        size_t dirty = dirty_bytes();
+        actor_run(&sleeper, free_inside);
+        assert_int_equal(dirty_bytes(), dirty); /* it waits */
+        if (i == 0) {
+            mark();
+            sweep();
+        } else {
+            flush_now(FLUSH_LARGE, NULL);
+        }
+        assert_int_equal(span_of(large)->kind, SPAN_FREE);
+    }
+    live_is_intact();
+    validate();
+}
+
 /* A program may begin by giving back what it does not have. */
 static void test_flush_before_the_first_allocation(void **state) {
     (void)state;
@@ -523,6 +554,7 @@ int main(void) {
         cmocka_unit_test(test_reclaim),
         cmocka_unit_test(test_mark_self),
         cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_large_block_freed_by_a_handler),
         cmocka_unit_test(test_flush_before_the_first_allocation),
     };
     return unit_run(tests, COUNT_OF(tests));
