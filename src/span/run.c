@@ -525,6 +525,7 @@ void run_forked(void) {
 void run_repair(void) {
     if (!os_lock_is_mine(&run_lock)) return;
     for (struct region *region = &region_main; region != NULL; region = region->next) {
+        if (region->base == 0) continue; /* dropped: it has no arrays */
         memset(region->bins.words, 0, region->words_committed);
         memset(region->bins.summary, 0, region->summary_committed);
         memset(region->bins.count, 0, sizeof region->bins.count);

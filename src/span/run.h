@@ -50,7 +50,7 @@ tide_hidden bool run_was_used(const struct span *span);
 struct run_purge {
     size_t limit_bytes;    /* about so much and no more; SIZE_MAX: all, and the descriptors of empty chunks */
     size_t purged_bytes;   /* slices that are clean now */
-    size_t returned_bytes; /* of them, what was resident */
+    size_t returned_bytes; /* what was resident and went; also the part of kept slices that went before a call failed */
     size_t kept_bytes;     /* slices that the system refused (locked pages) */
     struct region *region; /* where to go on; NULL before the first step */
     size_t chunks_left;

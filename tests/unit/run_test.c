@@ -232,6 +232,21 @@ static void test_repair(void **state) {
     assert_non_null(take(3, 1));
 }
 
+/* A region that was added in vain leaves its struct, without arrays. */
+static void test_repair_beside_a_dropped_region(void **state) {
+    (void)state;
+    start(4 * MIB);
+    struct span *span = take(3, 1);
+    fake_fail(FAKE_COMMIT, 1, SIZE_MAX, ENOMEM);
+    assert_null(take(100, 1));
+    fake_heal();
+    assert_non_null(region_main.next);
+    os_lock_take(&run_lock);
+    run_repair();
+    release(span, 3, RUN_DIRTY);
+    assert_non_null(take(100, 1));
+}
+
 static void test_validate_sees(void **state) {
     (void)state;
     start(64 * MIB);
@@ -428,14 +443,14 @@ static void test_random_64k_pages(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_best_fit),         cmocka_unit_test(test_dirty_first),
-        cmocka_unit_test(test_alignment),        cmocka_unit_test(test_coarse_alignment),
-        cmocka_unit_test(test_across_chunks),    cmocka_unit_test(test_exact_end_of_the_region),
-        cmocka_unit_test(test_second_region),    cmocka_unit_test(test_extend_and_shorten),
-        cmocka_unit_test(test_release_front),    cmocka_unit_test(test_extend_without_memory),
-        cmocka_unit_test(test_repair),           cmocka_unit_test(test_validate_sees),
-        cmocka_unit_test(test_random),           cmocka_unit_test(test_random_odd_base),
-        cmocka_unit_test(test_random_64k_pages),
+        cmocka_unit_test(test_best_fit),        cmocka_unit_test(test_dirty_first),
+        cmocka_unit_test(test_alignment),       cmocka_unit_test(test_coarse_alignment),
+        cmocka_unit_test(test_across_chunks),   cmocka_unit_test(test_exact_end_of_the_region),
+        cmocka_unit_test(test_second_region),   cmocka_unit_test(test_extend_and_shorten),
+        cmocka_unit_test(test_release_front),   cmocka_unit_test(test_extend_without_memory),
+        cmocka_unit_test(test_repair),          cmocka_unit_test(test_repair_beside_a_dropped_region),
+        cmocka_unit_test(test_validate_sees),   cmocka_unit_test(test_random),
+        cmocka_unit_test(test_random_odd_base), cmocka_unit_test(test_random_64k_pages),
     };
     return unit_run(tests, COUNT_OF(tests));
 }
