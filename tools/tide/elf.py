@@ -39,7 +39,7 @@ def read(path):
             entries = file.read(entry_size * count)
             types = (struct.unpack_from(order + "I", entries, i * entry_size)[0] for i in range(count))
             return ElfFile(bits, machine, PT_INTERP in types)
-    except (OSError, struct.error):
+    except (OSError, ValueError, struct.error):  # ValueError: a table beyond what a file can have
         return None
 
 
