@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all debug check check-programs bench battle verify demo lint format install uninstall clean help
+.PHONY: all debug check check-programs bench battle verify fuzz demo lint format install uninstall clean help
 
 all: ## build/libtidemalloc.so, build/libtidemalloc.a and build/tide (the default)
 	@scripts/setup.sh build
@@ -30,6 +30,10 @@ bench: all ## measure time and memory against other allocators
 verify: ## check the models of the claim with large bounds (minutes)
 	@scripts/setup.sh verify
 	@tests/model/verify.sh --large
+
+fuzz: ## fuzz each target for FUZZ_SECONDS (60), from the kept corpora
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh
 
 battle: all ## burst, then rest: what comes back, in every mode and with other allocators
 	@scripts/setup.sh bench

@@ -14,6 +14,7 @@ bench="$build libjemalloc2 libmimalloc2.0|libmimalloc3 libtcmalloc-minimal4|libt
 demo="$build redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark gnuplot-nox|gnuplot=gnuplot python3-matplotlib"
 lint='clang-format=clang-format clang-tidy=clang-tidy cppcheck=cppcheck shellcheck=shellcheck pyflakes3=pyflakes3'
 verify="$build spin=spin"
+fuzz="$build clang=clang llvm=llvm-cov libclang-rt-14-dev|libclang-rt-dev python3-hypothesis"
 programs="$check openjdk-17-jdk-headless|default-jdk-headless=javac lld=ld.lld"
 
 die() {
@@ -84,13 +85,13 @@ if [ "${1:-}" = --as-root ]; then
     exit
 fi
 
-[ "$#" -gt 0 ] || die "name a group: build check bench demo lint verify programs"
+[ "$#" -gt 0 ] || die "name a group: build check bench demo lint verify fuzz programs"
 [ "${TIDEMALLOC_SETUP:-on}" != off ] || exit 0
 wanted=()
 for group; do
     case $group in
-    build | check | bench | demo | lint | verify | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
-    *) die "unknown group $group: build check bench demo lint verify programs" ;;
+    build | check | bench | demo | lint | verify | fuzz | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
+    *) die "unknown group $group: build check bench demo lint verify fuzz programs" ;;
     esac
 done
 
