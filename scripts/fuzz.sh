@@ -63,7 +63,7 @@ minimise() {
     local target=$1 kept=fuzz/corpus/$1 fresh
     [ "$target" != readers ] || return 0
     fresh=$(mktemp -d)
-    libfuzzer "$target" -merge=1 "$fresh" "$kept" "$build/found/$target" >"$build/$target.merge.log" 2>&1
+    libfuzzer "$target" -set_cover_merge=1 -use_counters=0 "$fresh" "$kept" "$build/found/$target" >"$build/$target.merge.log" 2>&1
     # Regressions have names that say what they found, and stay whatever they cover.
     find "$kept" -type f ! -name 'regression-*' -delete
     cp -n "$fresh"/* "$kept/"
