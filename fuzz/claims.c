@@ -10,6 +10,7 @@
 #include "heap/census.h"
 #include "heap/flush.h"
 #include "heap/thread.h"
+#include "heap/validate.h"
 #include "heap/whole.h"
 #include "os/options.h"
 #include "span/meta.h"
@@ -37,16 +38,6 @@ static bool deferred;        /* a handler has freed a large block: it may wait f
 static bool lost;            /* some thread's heap was given up */
 static bool refused;         /* a script or a budget may refuse calls */
 static size_t failed_before; /* fake.failed as the step began */
-
-/* claim.h has the order. */
-static int rank(const struct os_lock *lock) {
-    if (lock == &claim_lock) return 1;
-    if (lock == &heap_registry_lock) return 2;
-    if (lock == &heap_shared.lock) return 4;
-    if (lock == &run_lock) return 5;
-    if (lock == meta_lock()) return 6;
-    return 3;
-}
 
 /* --- what must hold ---------------------------------------------------------------------------------------------------- */
 
@@ -82,11 +73,11 @@ static void census_must_count(void) {
 
 static void all_must_hold(void) {
     must(fake_locks_held() == 0);
-    must(run_validate());
+    must(run_validate() == NULL);
     if (region_main.base == 0) return;
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->state != HEAP_LOST) must(heap_validate(heap));
-    must(heap_validate(&heap_shared));
+        if (heap->state != HEAP_LOST) must(heap_validate(heap) == NULL);
+    must(heap_validate(&heap_shared) == NULL);
     census_must_count();
     must(fake_locks_held() == 0);
 }
@@ -265,15 +256,15 @@ static void child_checks(void) {
     refused = true; /* what the input had in store stays in force */
     for (struct block_of_ours *block = blocks; block < blocks + BLOCKS; block++)
         if (block->at != NULL) give(block);
-    must(run_validate());
+    must(run_validate() == NULL);
     must(claim_begin());
     claim_mark(fake.now_ns);
     sweep(3 + 8);
     heap_step_back();
     claim_end();
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->state != HEAP_LOST) must(heap_validate(heap));
-    must(run_validate());
+        if (heap->state != HEAP_LOST) must(heap_validate(heap) == NULL);
+    must(run_validate() == NULL);
     fuzz_child_end();
 }
 
@@ -522,7 +513,6 @@ void fuzz_one(const uint8_t *data, size_t size) {
     options.reserve_bytes = (size_t[]){16 * MIB, 64 * MIB, GIB, GIB}[first / 4 % 4];
     options.mode = (first & 16) != 0 ? MODE_HYBRID : MODE_STATIC; /* the first keeps small programs small */
     fake.reserve_max_bytes = 2 * GIB;
-    fake.lock_rank = rank;
     fake.on_call = on_call;
     fake.on_resident = on_resident;
     for (unsigned i = 0; i < 150 && input_left(input); i++) {

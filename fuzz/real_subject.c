@@ -85,8 +85,8 @@ void real_end(void) { life_resume(life_pause() && false); }
 
 bool real_validate(void) {
     if (region_main.base == 0) return true;
-    bool valid = run_validate();
+    bool valid = run_validate() == NULL;
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->state != HEAP_LOST) valid = valid && heap_validate(heap);
-    return valid && heap_validate(&heap_shared);
+        if (heap->state != HEAP_LOST) valid = valid && heap_validate(heap) == NULL;
+    return valid && heap_validate(&heap_shared) == NULL;
 }

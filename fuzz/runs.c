@@ -77,7 +77,7 @@ static bool slice_is_zero(const char *start) {
 static size_t compare(bool purged) {
     size_t count = 0;
     tops_follow();
-    must(run_validate());
+    must(run_validate() == NULL);
     for (unsigned number = 0; number < REGIONS; number++) {
         const struct region *region = region_number(number);
         for (size_t i = 0; i < tops[number]; i++) {

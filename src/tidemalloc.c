@@ -6,12 +6,14 @@
 #include "os/memory.c"
 #include "os/options.c"
 #include "os/process.c"
+#include "os/rank.c"
 #include "os/report.c"
 #include "os/wait.c"
 
 #include "span/meta.c"
 #include "span/region.c"
 #include "span/run.c"
+#include "span/validate.c"
 
 #include "tier/large.c"
 #include "tier/mid.c"
@@ -29,6 +31,7 @@
 #include "heap/punch.c"
 #include "heap/remote.c"
 #include "heap/thread.c"
+#include "heap/validate.c"
 #include "heap/whole.c"
 
 #include "keeper/figures.c"

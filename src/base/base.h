@@ -66,4 +66,15 @@ typedef uint16_t __attribute__((may_alias)) aliasing_quarter;
 #define dcheck(cond) ((void)sizeof(cond))
 #endif
 
+/* The steps of a *_validate(), which returns the name of the first broken invariant, NULL when all hold. */
+#define invariant(cond, name) \
+    do { \
+        if (unlikely(!(cond))) return (name); \
+    } while (0)
+#define validated(part) \
+    do { \
+        const char *broken_ = (part); \
+        if (unlikely(broken_ != NULL)) return broken_; \
+    } while (0)
+
 #endif

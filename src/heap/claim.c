@@ -5,8 +5,9 @@
 #include "heap/punch.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
+#include "heap/validate.h"
 
-struct os_lock claim_lock;
+struct os_lock claim_lock = OS_LOCK(RANK_CLAIM);
 struct claim_waits claim_waits;
 static uint64_t claim_signals;   /* claim lock: the claimer's mask before */
 static struct punch claim_punch; /* claim lock; changed under the lock of its heap, so that fork finds it whole */
@@ -102,9 +103,10 @@ static bool sweep_round(struct claim_sweep *sweep, struct heap *heap) {
 }
 
 static void sweep_heap(struct claim_sweep *sweep, struct heap *heap) {
-    for (bool more = true; more;) {
+    for (bool more = true, first = true; more; first = false) {
         os_lock_take(&heap->lock);
         bool mine = may_act(heap);
+        if (mine && first) validate_heap(heap); /* before broken lists are walked */
         more = mine && sweep_round(sweep, heap);
         os_lock_drop(&heap->lock);
         if (claim_punch.count > 0) {
@@ -131,10 +133,12 @@ bool claim_sweep(struct claim_sweep *sweep) {
         if (must_stop(sweep)) return false;
         sweep_heap(sweep, heap);
     }
+    validate_shared();
     return true;
 }
 
 void claim_sweep_own(struct claim_sweep *sweep, struct heap *heap) {
+    validate_heap(heap);
     while (sweep_round(sweep, heap)) {
         sweep->returned_bytes += punch_purge(&claim_punch);
         punch_end(&claim_punch);

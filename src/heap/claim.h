@@ -13,7 +13,7 @@
  * A heap that was changed is put back by its owner only; the claimer puts back what it has merely vacated. Between two steps it looks
  * whether the owner waits, and gives way. Where the kernel has no barrier (old, or forbidden by a filter) nothing is ever marked.
  *
- * Lock order: claim_lock, heap_registry_lock, a heap's lock, run_lock, meta_lock.
+ * Lock order: os/rank.h. Between claim_lock and run_lock: heap_registry_lock, a heap's lock.
  */
 #ifndef TIDE_HEAP_CLAIM_H
 #define TIDE_HEAP_CLAIM_H

@@ -146,3 +146,27 @@ void emergency_settle(void) {
         block = next;
     }
 }
+
+const char *emergency_validate(bool still) {
+    uint32_t free_count = 0, reached = 0, entries[EMERGENCY_BLOCKS];
+    uint32_t head = (uint32_t)atomic_load_explicit(&emergency_head, memory_order_acquire);
+    for (uint32_t i = 0; i < EMERGENCY_BLOCKS; i++)
+        entries[i] = atomic_load_explicit(&emergency_next[i], memory_order_relaxed);
+    uint32_t fresh = atomic_load_explicit(&emergency_fresh, memory_order_relaxed); /* after them: it only grows */
+    invariant(fresh <= EMERGENCY_BLOCKS && head <= fresh, "emergency: a block that was never made");
+    for (uint32_t i = 0; i < EMERGENCY_BLOCKS; i++) {
+        invariant(entries[i] == LIVE || entries[i] <= fresh, "emergency: a link that leads to no block");
+        free_count += i < fresh && entries[i] != LIVE;
+    }
+    for (uint32_t i = 0; i < EMERGENCY_MAPS; i++) {
+        uintptr_t address = atomic_load_explicit(&emergency_maps[i].address, memory_order_acquire);
+        invariant(address <= 1 || address % os_page_bytes == 0, "emergency: a mapping's address");
+    }
+    if (!still || emergency_start == NULL) return NULL; /* the rest is for tests */
+    for (uint32_t link = head; link != 0 && reached <= free_count; link = entries[link - 1]) {
+        invariant(entries[link - 1] != LIVE, "emergency: a live block is on the list");
+        reached++;
+    }
+    invariant(reached == free_count, "emergency: free blocks and list");
+    return NULL;
+}

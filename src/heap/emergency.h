@@ -22,6 +22,8 @@ tide_hidden enum emergency_result emergency_put(void *block);
 tide_hidden bool emergency_unmap(void *address);
 /* The usable bytes of a mapping by its start, 0 if it is none. */
 tide_hidden size_t emergency_mapped_bytes(const void *address);
+/* `still`: nobody takes or frees one meanwhile. */
+tide_hidden tide_cold const char *emergency_validate(bool still);
 
 /* A large block that a handler frees waits here for the next slow operation, flush or sweep: the run lock may be taken. */
 tide_hidden void emergency_defer(void *large_block);

@@ -5,6 +5,7 @@
 #include "heap/emergency.h"
 #include "heap/own.h"
 #include "heap/thread.h"
+#include "heap/validate.h"
 #include "tier/large.h"
 
 /* What threads inside an operation keep is tried again so often, with a pause of FLUSH_NAP_NS: operations take less, unless they have lost their
@@ -51,6 +52,7 @@ size_t flush_inside(unsigned parts, struct flush_result *result) {
     if ((parts & FLUSH_LARGE) != 0 && large_wants_trim())
         while (large_trim_step(&trim)) {}
     returned += trim.returned_bytes;
+    validate_shared();
     heap_step_back();
     if (result == NULL) return returned;
     *result = (struct flush_result){.returned_bytes = returned, .kept_bytes = kept_bytes};

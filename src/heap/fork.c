@@ -16,6 +16,7 @@
 #include "heap/bell.h"
 #include "heap/claim.h"
 #include "heap/own.h"
+#include "heap/validate.h"
 #include "span/meta.h"
 #include "span/run.h"
 
@@ -128,11 +129,11 @@ static void inherit_locks(void) {
     if (claimer_is_gone) claim_settle();
     if (os_lock_inherit(&heap_shared.lock, old_id)) heap_init(&heap_shared);
     if (os_lock_inherit(&run_lock, old_id)) {
-        os_lock_take(&run_lock);
+        (void)os_lock_try(&run_lock); /* nobody else is here */
         run_repair();
     }
     if (os_lock_inherit(meta_lock(), old_id)) {
-        os_lock_take(meta_lock());
+        (void)os_lock_try(meta_lock());
         meta_abandon();
     }
 }
@@ -178,7 +179,8 @@ void heap_fork_child(void) {
         else
             inherit_own(heap);
     }
-    heap_on_fork();
+    if (free) validate_child();
     release_all();
+    heap_on_fork();
     if (free) heap_quit();
 }

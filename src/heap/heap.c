@@ -9,6 +9,7 @@
 #include "heap/own.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
+#include "heap/validate.h"
 #include "heap/whole.h"
 #include "os/report.h"
 #include "span/run.h"
@@ -53,6 +54,7 @@ void *heap_malloc_miss(size_t size, bool *clean) {
     }
     void *block = region_main.base != 0 ? heap_take(heap, class, clean) : NULL;
     if (block == NULL && region_main.base != 0 && !shared) block = heap_take_scarce(heap, class, clean);
+    if (block != NULL) validate_slow(heap, heap->current[class]);
     if (shared) os_lock_drop(&heap->lock);
     heap_quit();
     if (block == NULL) errno = ENOMEM;
@@ -102,6 +104,7 @@ static void free_small(struct span *span, void *block) {
             free_doubtful(span, block);
         else
             heap_put(heap, span, block);
+        validate_slow(heap, NULL);
         return;
     }
     if (heap == NULL) os_lock_take(&heap_shared.lock); /* so that fork finds it finished */
@@ -157,6 +160,7 @@ void heap_free_miss(struct span *span, void *block) {
 void heap_span_emptied(struct heap *heap, struct span *span) {
     heap_record.slow = true;
     heap_give_up(heap, span);
+    validate_slow(heap, NULL);
     heap_quit();
 }
 
@@ -184,7 +188,10 @@ static tide_cold bool heap_is_nested(void) {
      * of it. */
     if ((uintptr_t)__builtin_frame_address(0) + SIGNAL_FRAME_MIN_BYTES < interrupted || os_on_signal_stack())
         return true;
-    if (record->slow) heap_abandon();
+    if (record->slow)
+        heap_abandon();
+    else if (record->self != NULL)
+        atomic_store_explicit(&record->self->jumped, true, memory_order_relaxed);
     record->slow = false;
     heap_leave();
     return false;

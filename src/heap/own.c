@@ -401,20 +401,3 @@ void heap_trim(struct heap *heap) {
     }
 }
 
-bool heap_validate(struct heap *heap) {
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        struct span *span = heap->current[class];
-        if (span != &span_none) {
-            if (span->class != class || span->heap != heap || (span->flags & SPAN_CURRENT) == 0) return false;
-            if (!(span->kind == SPAN_MID ? mid_validate(span) : tiny_validate(span))) return false;
-        }
-        struct span *prev = NULL;
-        for (span = heap->listed[class].first; span != NULL; prev = span, span = span->next) {
-            if (span->class != class || span->heap != heap || span->prev != prev) return false;
-            if ((span->flags & (SPAN_CURRENT | SPAN_LISTED)) != SPAN_LISTED) return false;
-            if (!(span->kind == SPAN_MID ? mid_validate(span) : tiny_validate(span))) return false;
-        }
-        if (heap->listed[class].last != prev) return false;
-    }
-    return true;
-}

@@ -45,6 +45,4 @@ tide_inline uint32_t span_block_index(const struct span *span, const void *addre
     return tiny_is_block(span, tiny_offset(address)) ? tiny_offset(address) / GRANULE_BYTES : MID_NO_BLOCK;
 }
 
-tide_hidden bool heap_validate(struct heap *heap);
-
 #endif

@@ -24,9 +24,9 @@
 
 __thread struct thread_record heap_record __attribute__((tls_model("initial-exec"))) = {.heap = &heap_vacant};
 
-struct os_lock heap_registry_lock;
+struct os_lock heap_registry_lock = OS_LOCK(RANK_REGISTRY);
 struct heap *heap_all;
-struct heap heap_shared = {.state = HEAP_ORPHAN};
+struct heap heap_shared = {.state = HEAP_ORPHAN, .lock = OS_LOCK(RANK_SHARED)};
 static struct heap *heap_orphans; /* under heap_registry_lock */
 static pthread_key_t heap_key;
 static bool heap_key_made;
@@ -107,6 +107,7 @@ void heap_bury(bool may_wait) {
             os_lock_take(&heap->lock);
         else if (!os_lock_try(&heap->lock))
             continue;
+        atomic_store_explicit(&heap->jumped, true, memory_order_relaxed); /* it may have ended in the middle of a hit */
         heap_orphan(heap);
         atomic_store_explicit(&heap->dead, 0, memory_order_relaxed);
         os_lock_drop(&heap->lock);
@@ -134,11 +135,14 @@ static bool heap_start(void) {
     return true;
 }
 
+/* A new heap, locked. */
 static struct heap *heap_make(void) {
     struct heap *heap = meta_take(sizeof *heap);
     if (heap == NULL) return NULL;
     heap_init(heap);
     heap_life_init(heap);
+    os_lock_set_rank(&heap->lock, RANK_HEAP);
+    (void)os_lock_try(&heap->lock); /* before anybody knows it, so in no order: handlers of a fork hold later locks */
     heap->next_heap = heap_all;
     __atomic_store_n(&heap_all, heap, __ATOMIC_RELEASE);
     return heap;
@@ -164,10 +168,12 @@ static struct heap *heap_bind(void) {
             heap_bury(true);
             heap = heap_adopt();
         }
-        if (heap == NULL) heap = heap_make();
+        if (heap != NULL)
+            os_lock_take(&heap->lock);
+        else
+            heap = heap_make();
     }
     if (heap != NULL) {
-        os_lock_take(&heap->lock);
         heap->record = record;
         heap->claim = HEAP_OWN;
         record->self = heap;
@@ -293,4 +299,30 @@ static void heap_thread_end(void *argument) {
     os_lock_drop(&heap_registry_lock);
     heap_quit();
     heap_on_thread_end();
+}
+
+/* --- what must hold -------------------------------------------------------------------------------------------------- */
+
+tide_cold static const char *record_validate(struct heap *heap) {
+    const struct thread_record *record = heap->record;
+    int state = atomic_load_explicit(&heap->state, memory_order_relaxed);
+    invariant(state >= HEAP_ORPHAN && state <= HEAP_LOST, "thread: state of a heap");
+    invariant(state != HEAP_ORPHAN || record == NULL, "thread: a heap without a thread has a record");
+    if (state != HEAP_BOUND || atomic_load_explicit(&heap->dead, memory_order_relaxed) != 0) return NULL;
+    invariant(record != NULL && record->self == heap, "thread: a record of another heap");
+    const struct heap *loaded = atomic_load_explicit(&record->heap, memory_order_relaxed);
+    invariant(loaded == heap || loaded == &heap_vacant, "thread: a record with a foreign heap");
+    invariant(loaded == &heap_vacant || heap->claim == HEAP_OWN, "thread: claimed, and not vacated");
+    return NULL;
+}
+
+const char *thread_validate(void) {
+    size_t heaps = 0, orphans = 0, limit = meta_bytes() / sizeof(struct heap);
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) {
+        invariant(++heaps <= limit, "thread: a circle of heaps");
+        validated(record_validate(heap));
+    }
+    for (struct heap *heap = heap_orphans; heap != NULL; heap = heap->next_orphan)
+        invariant(++orphans <= heaps, "thread: a circle of orphans");
+    return NULL;
 }

@@ -7,7 +7,7 @@
  * Heaps are never freed; a new thread takes an orphan before a new heap is made. Blocks that live on in an orphan stay where they are; who frees
  * the last ones finishes the work under the heap's lock.
  *
- * Lock order: see claim.h.
+ * Lock order: see os/rank.h.
  */
 #ifndef TIDE_HEAP_THREAD_H
 #define TIDE_HEAP_THREAD_H
@@ -44,6 +44,8 @@ tide_hidden void heap_orphan(struct heap *heap);
 /* Put a heap on the list that new threads take from; empty that list. */
 tide_hidden void heap_offer(struct heap *heap);
 tide_hidden void heap_offer_none(void);
+/* The lists of heaps and orphans, and the records of threads: nobody else runs. */
+tide_hidden tide_cold const char *thread_validate(void);
 /* Bound heaps whose threads are gone without having run destructors become orphans and are offered. Where a lock is held by another and may not be waited
  * for, they are only marked as dead. */
 tide_hidden void heap_bury(bool may_wait);

@@ -23,7 +23,7 @@
 /* Without a barrier a bell can be missed: then nothing sleeps longer. */
 #define BLIND_SLEEP_NS 1000000000u
 
-struct os_lock keeper_lock;
+struct os_lock keeper_lock = OS_LOCK(RANK_KEEPER);
 struct keeper_figures keeper_figures;
 
 static struct { /* keeper_lock */

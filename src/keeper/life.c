@@ -25,8 +25,8 @@
 enum { LIFE_NONE, LIFE_CHANGING, LIFE_RUNNING };
 static _Atomic uint32_t life_state;
 static _Atomic uint32_t life_stop; /* 1: the thread must end */
-static struct os_lock life_lock;
-static struct os_lock life_pause_lock;   /* from life_pause to life_resume */
+static struct os_lock life_lock = OS_LOCK(RANK_LIFE);
+static struct os_lock life_pause_lock = OS_LOCK(RANK_LIFE_PAUSE); /* from life_pause to life_resume */
 static pthread_t life_thread, life_left; /* the keeper's thread; the one before that ended because nobody was left */
 static struct {                          /* what the thread that started the keeper was like */
     char name[OS_NAME_BYTES];
@@ -104,7 +104,7 @@ static bool life_leave(void) {
 }
 
 static void *life_main(void *nothing) {
-    bool own_files = os_detach_thread("tide-keeper", options.log != LOG_OFF);
+    bool own_files = os_detach_thread("tide-keeper", options.log != LOG_OFF || options.check != 0);
     if (own_files) {
         pressure_open();
         if (options.visible != 0) window_open();
@@ -201,7 +201,9 @@ void heap_on_fork(void) {
     atomic_store(&life_stop, 0);
     atomic_store(&heap_bell, BELL_QUIET);
     atomic_store(&keeper_figures.runs, 0);
-    keeper_lock = life_lock = life_pause_lock = (struct os_lock){0};
+    os_lock_forget(&keeper_lock);
+    os_lock_forget(&life_lock);
+    os_lock_forget(&life_pause_lock);
     if (atomic_load(&life_process) != 0) life_begin();
     growth_mark_in(RUN_GROWTH_STEP_BYTES);
     window_forget();

@@ -36,6 +36,7 @@ static const struct option {
 } option_table[] = {
     {"reserve", &options.reserve_bytes, RESERVE_MIN_BYTES, RESERVE_MAX_BYTES, true, NULL},
     {"print_stats", &options.print_stats, 0, 1, false, NULL},
+    {"check", &options.check, 0, 1, true, NULL},
     {"mode", &options.mode, 0, 0, false, mode_words},
     {"keeper", &options.keeper, 0, 0, true, switch_words},
     {"visible", &options.visible, 0, 0, true, switch_words},

@@ -23,6 +23,7 @@ struct options {
     _Atomic size_t mode;          /* TIDE_MODE: enum mode, by name */
     _Atomic size_t keeper;        /* TIDE_KEEPER: on, or off: no thread of our own, see tide_tick() */
     _Atomic size_t visible;       /* TIDE_VISIBLE: off: nothing for `tide` to see from outside (window.h) */
+    _Atomic size_t check;         /* TIDE_CHECK: 1: walk the structures at each tick of the keeper and each flush */
     _Atomic size_t log;           /* TIDE_LOG: off, or keeper: each decision of the keeper as a line on stderr */
 };
 

@@ -49,12 +49,44 @@ tide_hidden size_t os_address_space_limit(void);
 struct os_lock {
     _Atomic uint32_t state;
     uint32_t depth; /* holder only */
+#ifdef TIDE_DEBUG
+    uint8_t rank;
+#endif
 };
+
+/* The order in which locks are taken (rank.h); known to the lock in debug builds only. */
+enum os_rank {
+    RANK_NONE,
+    RANK_LIFE_PAUSE,
+    RANK_LIFE,
+    RANK_KEEPER,
+    RANK_CLAIM,
+    RANK_REGISTRY,
+    RANK_HEAP,
+    RANK_SHARED,
+    RANK_RUN,
+    RANK_META,
+    RANKS,
+};
+#ifdef TIDE_DEBUG
+#define OS_LOCK(rank_) \
+    { .rank = (rank_) }
+#define os_lock_set_rank(lock, rank_) ((void)((lock)->rank = (rank_)))
+#else
+#define OS_LOCK(rank_) \
+    { 0 }
+#define os_lock_set_rank(lock, rank_) ((void)(lock))
+#endif
 
 tide_hidden void os_lock_take(struct os_lock *lock);
 tide_hidden bool os_lock_try(struct os_lock *lock);
 tide_hidden void os_lock_drop(struct os_lock *lock);
 tide_hidden bool os_lock_is_mine(struct os_lock *lock);
+/* In a forked child: nobody holds it, whatever it says. */
+tide_inline void os_lock_forget(struct os_lock *lock) {
+    atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
+    lock->depth = 0;
+}
 /* After a jump out of an operation: drop a lock however deep, if it is the caller's; wake a sleeper, in case the operation was about to. */
 tide_hidden void os_lock_abandon(struct os_lock *lock);
 

@@ -3,6 +3,7 @@
 #endif
 #include "os/call.h"
 #include "os/os.h"
+#include "os/rank.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -49,25 +50,16 @@ bool os_lock_is_mine(struct os_lock *lock) {
 bool os_lock_try(struct os_lock *lock) {
     uint32_t state = 0;
     if (atomic_compare_exchange_strong_explicit(&lock->state, &state, self(), memory_order_acquire,
-                                                memory_order_relaxed))
+                                                memory_order_relaxed)) {
+        rank_taken(lock);
         return true;
+    }
     if ((state & ~LOCK_SLEEPERS) != self()) return false;
     lock->depth++;
     return true;
 }
 
-void os_lock_take(struct os_lock *lock) {
-    /* Critical sections are shorter than a sleep and a wake-up: look again for a moment before sleeping. */
-    for (int spin = 0; spin < 40; spin++) {
-        if (os_lock_try(lock)) return;
-        for (int i = 0; i < 8; i++) {
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#else
-            __asm__ volatile("yield");
-#endif
-        }
-    }
+static void lock_sleep(struct os_lock *lock) {
     /* Who has slept does not know whether others still do: it takes the lock as one with sleepers. */
     for (;;) {
         uint32_t state = atomic_load_explicit(&lock->state, memory_order_relaxed);
@@ -84,11 +76,29 @@ void os_lock_take(struct os_lock *lock) {
     }
 }
 
+void os_lock_take(struct os_lock *lock) {
+    rank_wanted(lock);
+    /* Critical sections are shorter than a sleep and a wake-up: look again for a moment before sleeping. */
+    for (int spin = 0; spin < 40; spin++) {
+        if (os_lock_try(lock)) return;
+        for (int i = 0; i < 8; i++) {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#else
+            __asm__ volatile("yield");
+#endif
+        }
+    }
+    lock_sleep(lock);
+    rank_taken(lock);
+}
+
 void os_lock_drop(struct os_lock *lock) {
     if (lock->depth > 0) {
         lock->depth--;
         return;
     }
+    rank_dropped(lock);
     if ((atomic_exchange_explicit(&lock->state, 0, memory_order_release) & LOCK_SLEEPERS) != 0)
         os_call(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, 0);
 }

@@ -4,7 +4,7 @@
 
 #define META_BLOCK_BYTES (64 * KIB)
 
-static struct os_lock meta_guard;
+static struct os_lock meta_guard = OS_LOCK(RANK_META);
 static char *meta_next;
 static size_t meta_left, meta_total;
 
@@ -44,4 +44,12 @@ void meta_abandon(void) {
 
 struct os_lock *meta_lock(void) {
     return &meta_guard;
+}
+
+const char *meta_validate(void) {
+    os_lock_take(&meta_guard);
+    bool whole = meta_left <= meta_total && meta_left % 64 == 0 && (uintptr_t)meta_next % 64 == 0;
+    os_lock_drop(&meta_guard);
+    invariant(whole, "meta: what is left");
+    return NULL;
 }

@@ -14,5 +14,6 @@ tide_hidden size_t meta_bytes(void);
 tide_hidden void meta_abandon(void);
 /* For fork: nobody may hold its lock while the process is copied. */
 tide_hidden struct os_lock *meta_lock(void);
+tide_hidden tide_cold const char *meta_validate(void);
 
 #endif

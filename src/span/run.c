@@ -1,8 +1,9 @@
 #include "span/run.h"
 
-struct os_lock run_lock;
+struct os_lock run_lock = OS_LOCK(RANK_RUN);
 _Atomic uint32_t run_grown;
 _Atomic size_t run_keep_bytes = SIZE_MAX;
+bool run_was_repaired;
 static struct { /* run lock */
     struct run_flow flow;
     uint64_t growth_mark;
@@ -524,6 +525,7 @@ void run_forked(void) {
 /* The masks of a chunk change in single stores and tell the truth; the bins can be made from them. */
 void run_repair(void) {
     if (!os_lock_is_mine(&run_lock)) return;
+    run_was_repaired = true;
     for (struct region *region = &region_main; region != NULL; region = region->next) {
         if (region->base == 0) continue; /* dropped: it has no arrays */
         memset(region->bins.words, 0, region->words_committed);
@@ -537,32 +539,4 @@ void run_repair(void) {
     }
     flow_count();
     os_lock_abandon(&run_lock);
-}
-
-static bool region_validate(const struct region *region) {
-    uint32_t count[BIN_COUNT] = {0};
-    for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++) {
-        const struct chunk *chunk = &region->chunks[i];
-        if ((chunk->free & chunk->purging) != 0) return false;
-        for (unsigned bit = 0; bit < CHUNK_SLICES; bit++)
-            if ((chunk->free >> bit & 1) != 0 && region->spans[i * CHUNK_SLICES + bit].kind != SPAN_FREE) return false;
-        if (chunk->free == 0) {
-            if (chunk->bin != CHUNK_NO_BIN) return false;
-            continue;
-        }
-        if (chunk->bin != bins_index(bits_longest_run(chunk->free), (chunk->free & chunk_dirty(chunk)) != 0))
-            return false;
-        if ((*bins_word(&region->bins, i / 64, chunk->bin) >> (i % 64) & 1) == 0) return false;
-        count[chunk->bin]++;
-    }
-    return memcmp(count, region->bins.count, sizeof count) == 0;
-}
-
-bool run_validate(void) {
-    bool valid = true;
-    os_lock_take(&run_lock);
-    for (struct region *region = &region_main; region != NULL && region->base != 0; region = region->next)
-        valid = valid && region_validate(region);
-    os_lock_drop(&run_lock);
-    return valid;
 }

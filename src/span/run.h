@@ -103,7 +103,11 @@ tide_hidden tide_cold void run_forked(void);
 /* If the calling thread holds the run lock, put in order what an operation that will never end has left, and drop it. Slices may be lost. */
 tide_hidden tide_cold void run_repair(void);
 
-/* Every structure consistent? For tests and debug builds; takes the lock. */
-tide_hidden tide_cold bool run_validate(void);
+extern tide_hidden bool run_was_repaired; /* ever: slices may be lost since */
+
+/* Everything that the lock guards; takes it. */
+tide_hidden tide_cold const char *run_validate(void);
+/* The same a piece at a time, beside other threads: the next chunks from number *next on. Sets it to where to go on, 0 at the end. */
+tide_hidden tide_cold const char *run_validate_part(size_t *next);
 
 #endif

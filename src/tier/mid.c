@@ -55,14 +55,34 @@ void mid_clear_inner(struct span *head) {
     for (uint32_t i = 1; i < head->slices; i++) memset((void *)&head[i], 0, sizeof head[i]);
 }
 
-bool mid_validate(const struct span *head) {
+/* The blocks of `word` whose numbers are below `count`. */
+static uint64_t mask_below(uint32_t word, uint32_t count) {
+    if (count <= word * 64) return 0;
+    return count >= word * 64 + 64 ? UINT64_MAX : ((uint64_t)1 << (count - word * 64)) - 1;
+}
+
+const char *mid_validate(const struct span *head, bool exact) {
+    uint32_t bytes = head->block_bytes, limit = load_relaxed(&head->limit);
+    invariant(head->kind == SPAN_MID && head->class >= TINY_CLASSES && head->class < CLASSES &&
+                  head->slices == mid_slices(head->class),
+              "mid: kind");
+    invariant(bytes == class_bytes(head->class), "mid: class");
+    invariant(head->inverse == UINT32_MAX / (bytes >> MID_UNIT_SHIFT) + 1, "mid: inverse");
+    invariant(head->start == span_start(head), "mid: start");
+    invariant(head->capacity == size_min(head->slices * SLICE_BYTES / bytes, MID_WORDS * 64), "mid: capacity");
+    invariant(head->carved <= head->capacity && limit <= head->carved, "mid: limit");
+    for (uint32_t i = 1; i < head->slices; i++)
+        invariant(head[i].kind == SPAN_INNER && head[i].slices_from_head == i, "mid: an inner slice");
+
     uint32_t free_count = 0;
     for (uint32_t word = 0; word < MID_WORDS; word++) {
-        free_count += bits_count(mid_mask(head, word));
-        if (word < head->word && mid_mask(head, word) != 0) return false;
+        uint64_t mask = mid_mask(head, word), carved = mask_below(word, head->carved);
+        free_count += bits_count(mask);
+        invariant((mask & ~carved) == 0, "mid: a free block that was not made");
+        invariant(!exact || (carved & ~mask_below(word, limit) & ~mask) == 0, "mid: in use and never handed out");
+        invariant(mask == 0 || word >= head->word, "mid: a free block before the first word");
     }
-    for (uint32_t i = 1; i < head->slices; i++)
-        if (head[i].kind != SPAN_INNER || head[i].slices_from_head != i) return false;
     uint32_t bias = (head->flags & SPAN_CURRENT) != 0;
-    return head->used + free_count == head->carved + bias;
+    invariant(!exact || head->used + free_count == head->carved + bias, "mid: count of blocks in use");
+    return NULL;
 }

@@ -107,6 +107,7 @@ tide_hidden bool mid_carve(struct span *head);
 tide_hidden bool mid_punch(const struct span *head, uint64_t pages[MID_PAGE_WORDS]);
 /* Undo mid_init but for the head: clears the inner descriptors. */
 tide_hidden void mid_clear_inner(struct span *head);
-tide_hidden bool mid_validate(const struct span *head);
+/* As tiny_validate. */
+tide_hidden tide_cold const char *mid_validate(const struct span *head, bool exact);
 
 #endif

@@ -109,17 +109,27 @@ bool tiny_is_free(const struct span *span, const struct block *block) {
     return false;
 }
 
-bool tiny_validate(const struct span *span) {
+const char *tiny_validate(const struct span *span, bool exact) {
     const char *start = span_start(span);
+    uint32_t limit = load_relaxed(&span->limit), bytes = span->block_bytes;
+    uint32_t punched = atomic_load_explicit(&span->punched, memory_order_relaxed);
+    invariant(span->kind == SPAN_TINY && span->slices == 1, "tiny: kind");
+    invariant(span->class < TINY_CLASSES && bytes == class_bytes(span->class), "tiny: class");
+    invariant(span->inverse == UINT32_MAX / bytes + 1, "tiny: inverse");
+    invariant(span->capacity == SLICE_BYTES / bytes && span->carved <= span->capacity, "tiny: capacity");
+    invariant(limit == span->carved * bytes, "tiny: limit");
+    invariant((punched & ~(limit == 0 ? 0 : tiny_pages(0, limit))) == 0, "tiny: punched where nothing was touched");
+
     uint32_t free_count = 0;
     for (const struct block *block = span->free; block != NULL; block = block->next) {
         size_t offset = (size_t)((const char *)block - start);
-        if (offset >= span->limit || offset % span->block_bytes != 0) return false;
-        if (block->key != tiny_key(span, block)) return false;
-        if (tiny_is_withheld(span, (uint32_t)offset)) return false;
-        if (++free_count > span->carved) return false; /* a cycle */
+        invariant(offset < limit && offset % bytes == 0, "tiny: a link that leads to no block");
+        invariant(++free_count <= span->carved, "tiny: a circle of free blocks");
+        invariant(!exact || block->key == tiny_key(span, block), "tiny: a free block without its key");
+        invariant(!tiny_is_withheld(span, (uint32_t)offset), "tiny: a withheld block is on the list");
     }
-    for (uint32_t i = 0; i < span->carved; i++) free_count += tiny_is_withheld(span, i * span->block_bytes);
+    for (uint32_t i = 0; i < span->carved && punched != 0; i++) free_count += tiny_is_withheld(span, i * bytes);
     uint32_t bias = (span->flags & SPAN_CURRENT) != 0;
-    return span->used + free_count == span->carved + bias && span->limit == (uint32_t)span->carved * span->block_bytes;
+    invariant(!exact || span->used + free_count == span->carved + bias, "tiny: count of blocks in use");
+    return NULL;
 }

@@ -82,6 +82,7 @@ tide_hidden void tiny_init(struct span *span, unsigned class);
 tide_hidden bool tiny_carve(struct span *span);
 /* Whether the block is on the ready list: a walk, for the suspicion of a double free. */
 tide_hidden bool tiny_is_free(const struct span *span, const struct block *block);
-tide_hidden bool tiny_validate(const struct span *span);
+/* Who owns the span asks. `exact`: a block is either free or in use; not so after a jump out of the hot path, which may leave one that is neither. */
+tide_hidden tide_cold const char *tiny_validate(const struct span *span, bool exact);
 
 #endif

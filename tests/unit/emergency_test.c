@@ -181,7 +181,7 @@ static void test_deferred(void **state) {
     }
     emergency_settle();
     for (size_t i = 0; i < 3; i++) assert_int_equal(heads[i]->kind, SPAN_FREE);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     emergency_settle();
 }
 

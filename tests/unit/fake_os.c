@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "heap/bell.h"
+#include "os/rank.h"
 #include "unit.h"
 
 #define REAL_PAGE ((size_t)4096)
@@ -359,6 +360,10 @@ void os_forbid_huge(void *at, size_t bytes) {
     fake.huge_forbidden_bytes += bytes;
 }
 
+void os_label(void *at, size_t bytes, const char *name) {
+    if (name[0] == 0) fail_msg("os_label(%p, %zu): no name", at, bytes);
+}
+
 size_t os_address_space_limit(void) { return fake.address_space_limit; }
 
 int os_limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) {
@@ -389,32 +394,27 @@ static uint32_t lock_holder(const struct os_lock *lock) {
 
 bool os_lock_is_mine(struct os_lock *lock) { return lock_holder(lock) == thread_id; }
 
-static void rank_check(const struct os_lock *lock) {
-    int rank = fake.lock_rank != NULL ? fake.lock_rank(lock) : 0;
-    for (unsigned i = 0; i < locks_held && rank != 0; i++)
-        if (lock_holder(held[i]) == thread_id && fake.lock_rank(held[i]) > rank)
-            fail_msg("a lock of rank %d is taken while one of rank %d is held", rank, fake.lock_rank(held[i]));
-}
-
 bool os_lock_try(struct os_lock *lock) {
     if (os_lock_is_mine(lock)) {
         lock->depth++;
         return true;
     }
     if (lock_holder(lock) != 0) return false;
-    rank_check(lock);
     if (locks_held == sizeof held / sizeof *held) fail_msg("more locks held than the fake can count");
     atomic_store_explicit(&lock->state, thread_id, memory_order_relaxed);
     held[locks_held++] = lock;
+    rank_taken(lock);
     return true;
 }
 
 void os_lock_take(struct os_lock *lock) {
+    rank_wanted(lock);
     if (!os_lock_try(lock))
         fail_msg("thread %u waits for a lock that thread %u holds: deadlock", thread_id, lock_holder(lock));
 }
 
 static void lock_free(struct os_lock *lock) {
+    rank_dropped(lock);
     lock->depth = 0;
     atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
     unsigned i = 0;

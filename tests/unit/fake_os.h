@@ -52,8 +52,6 @@ struct fake {
     void (*on_call)(enum fake_call call, void *at, size_t bytes);
     void (*on_resident)(const void *at, size_t bytes); /* the same for os_resident_bytes, which cannot fail */
     void (*on_growth)(void);
-    /* Locks may be taken in rising order of rank only; 0: not ranked. */
-    int (*lock_rank)(const struct os_lock *lock);
     const char *abort_expected; /* fake_abort_text */
 };
 extern struct fake fake;

@@ -5,6 +5,7 @@
 #include "heap/block.h"
 #include "heap/census.h"
 #include "heap/own.h"
+#include "heap/validate.h"
 #include "heap/claim.h"
 #include "heap/thread.h"
 #include "heap/whole.h"
@@ -161,9 +162,9 @@ static size_t flush(void) {
 }
 
 static void validate(void) {
-    assert_true(run_validate());
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) assert_true(heap_validate(heap));
-    assert_true(heap_validate(&heap_shared));
+    assert_valid(run_validate());
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) assert_valid(heap_validate(heap));
+    assert_valid(heap_validate(&heap_shared));
 }
 
 static void *thread_run(void *unused) {

@@ -12,7 +12,7 @@ static size_t slice_of(const struct span *span) { return region_slice(&region_ma
 static struct span *take(size_t slices) {
     struct span *span = run_take(slices, 1);
     assert_non_null(span);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     return span;
 }
 
@@ -20,7 +20,7 @@ static void touch(struct span *span, size_t slices) { memset(span_start(span), 1
 
 static void release(struct span *span, size_t slices, enum run_state state) {
     run_release(span, slices, state);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 static struct run_totals totals(void) {
@@ -97,7 +97,7 @@ static void fork_meanwhile(enum fake_call call, void *at, size_t bytes) {
         os_lock_take(&run_lock);
         run_forked();
         os_lock_drop(&run_lock);
-        assert_true(run_validate());
+        assert_valid(run_validate());
         assert_flow(45, 32, 45, 45);
         assert_int_equal(region_main.chunks[0].purging, 0);
         size_t kept = 0;
@@ -132,7 +132,7 @@ static void test_flow_after_repair(void **state) {
     os_lock_take(&run_lock);
     region_main.chunks[0].free &= ~(uint32_t)0x7; /* an operation has taken three of them, and got no further */
     run_repair();
-    assert_true(run_validate());
+    assert_valid(run_validate());
     assert_flow(6, 6, 9, 9);
     os_lock_take(&run_lock);
     region_main.chunks[0].free |= 0x7;
@@ -216,7 +216,7 @@ static void test_purge(void **state) {
     assert_int_equal(run_purge(&kept), 46 * SLICE_BYTES);
     assert_int_equal(fake.count[FAKE_PURGE] - calls, 3 + 1); /* merged, chunk by chunk; descriptors of the empty one */
     assert_int_equal(kept, 0);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     assert_int_equal(totals().dirty_bytes, 0);
     assert_int_equal(totals().returned_bytes, 46 * SLICE_BYTES);
     assert_int_equal(run_resident_bytes(), SLICE_BYTES);
@@ -255,7 +255,7 @@ static void test_purge_with_locked_pages(void **state) {
     assert_int_equal(totals().dirty_bytes, 2 * SLICE_BYTES); /* those are not believed to be clean */
     assert_int_equal(run_flow(false).dirty_bytes, 2 * SLICE_BYTES);
     assert_int_equal(totals().returned_bytes, 28 * SLICE_BYTES + before_the_lock);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     for (size_t i = 0; i < 30; i++) assert_int_equal(run_slice_is_dirty(&region_main.spans[i], 0), i == 7 || i == 20);
     assert_int_equal(descriptors_resident(0), 4 * KIB);
     fake_lock_pages(span_start(run), 30 * SLICE_BYTES, false);
@@ -278,7 +278,7 @@ static void test_purge_that_always_fails(void **state) {
     assert_int_equal(totals().dirty_bytes, 30 * SLICE_BYTES);
     assert_int_equal(run_flow(false).dirty_bytes, 30 * SLICE_BYTES);
     assert_int_equal(totals().returned_bytes, 0);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 /* While pages are being given back no lock is held, and nobody can take them. */
@@ -289,7 +289,7 @@ static void take_meanwhile(enum fake_call call, void *at, size_t bytes) {
     if (call != FAKE_PURGE) return;
     looked_on++;
     assert_int_equal(fake_locks_held(), 0);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     assert_int_equal(totals().dirty_bytes, 0);
     assert_int_equal(run_flow(false).dirty_bytes, 0);
     fake.on_call = NULL;
@@ -311,7 +311,7 @@ static void test_purge_beside_take(void **state) {
     assert_int_equal(run_purge(&kept), 4 * SLICE_BYTES);
     assert_int_equal(looked_on, 1);
     assert_int_equal(span_start(taken_meanwhile)[0], 9);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 /* --- in steps -------------------------------------------------------------------------------------------------------- */
@@ -365,7 +365,7 @@ static void steps(size_t page_bytes) {
     while (run_purge_step(&purge)) {}
     assert_int_equal(purge.purged_bytes, 24 * SLICE_BYTES);
     assert_int_equal(totals().dirty_bytes, 0);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     assert_int_equal(descriptors_resident(1), size_max(4 * KIB, page_bytes));
 }
 
@@ -443,7 +443,7 @@ static void on_descriptors(enum fake_call call, void *at, size_t bytes) {
     assert_int_equal(chunk->free, 0);
     assert_int_equal(chunk->purging, UINT32_MAX);
     assert_int_equal(fake_locks_held(), 0);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     if (chunk_seen != 1) return;
     assert_null(taken_meanwhile);
     taken_meanwhile = run_take(32, 1); /* never one of these */
@@ -455,7 +455,7 @@ static size_t purge_all(void) {
     descriptor_calls = 0;
     run_purge(&kept);
     left_resident = descriptors_resident(chunk_seen); /* before anybody looks at them */
-    assert_true(run_validate());
+    assert_valid(run_validate());
     return descriptor_calls;
 }
 

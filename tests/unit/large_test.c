@@ -25,7 +25,7 @@ static size_t dirty_bytes(void) {
 
 static void release(void *block) {
     assert_true(large_release(head_of(block)));
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 static void take_and_release(size_t page_bytes) {
@@ -84,7 +84,7 @@ static void tailed_take(void) {
 static size_t trim_all(void) {
     struct large_trim trim = {0};
     while (large_trim_step(&trim)) {}
-    assert_true(run_validate());
+    assert_valid(run_validate());
     assert_int_equal(fake_locks_held(), 0);
     return trim.returned_bytes;
 }
@@ -180,7 +180,7 @@ static void test_resize_in_place(void **state) {
     assert_true(large_resize(head, 3 * SLICE_BYTES) == block);
     assert_int_equal(dirty_bytes(), 17 * SLICE_BYTES); /* the tail is free */
     assert_true(unit_holds(block, 3 * SLICE_BYTES, 2));
-    assert_true(run_validate());
+    assert_valid(run_validate());
     char *wall = take(40000, 1, false);
     assert_true(wall == block + 3 * SLICE_BYTES);
     assert_null(large_resize(head, 3 * SLICE_BYTES + 1)); /* too small to be moved by page tables */
@@ -215,7 +215,7 @@ static void test_move(void **state) {
     struct span *target = head_of(moved);
     for (size_t i = 0; i < want / SLICE_BYTES; i++) assert_false(run_was_used(target + i)); /* it is not free */
     assert_true(fake_mappings() > mappings);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 
     unit_fill(moved, want, 4);
     assert_true(large_resize(head_of(moved), 3 * MIB) == moved); /* its tail is renewed, so it is clean */

@@ -95,7 +95,7 @@ static void check_list(void) {
         assert_int_equal(tiny_is_withheld(span, i * span->block_bytes), withheld);
         assert_int_equal(tiny_is_free(span, (struct block *)(void *)block_at(i)), !live[i]);
     }
-    assert_true(tiny_validate(span));
+    assert_valid(tiny_validate(span, true));
 }
 
 /* Pages are mended from the lowest on, until there is a free block. */
@@ -220,7 +220,7 @@ static size_t punch_mid(void) {
         drop(pages[word], word * 64 * os_page_bytes);
     }
     live_is_intact();
-    assert_true(mid_validate(span));
+    assert_valid(mid_validate(span, true));
     return count;
 }
 

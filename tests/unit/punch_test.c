@@ -4,6 +4,7 @@
 #include "actors.h"
 #include "heap/block.h"
 #include "heap/own.h"
+#include "heap/validate.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
 #include "heap/whole.h"
@@ -31,8 +32,8 @@ static void start(void) {
 }
 
 static void validate(void) {
-    assert_true(heap_validate(heap));
-    assert_true(run_validate());
+    assert_valid(heap_validate(heap));
+    assert_valid(run_validate());
     assert_int_equal(fake_locks_held(), 0);
 }
 

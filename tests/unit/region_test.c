@@ -84,7 +84,7 @@ static void check_committed(const struct region *region) {
     assert_true(fake_is_committed(region->bins.summary, (groups + 63) / 64 * BIN_COUNT * sizeof(uint64_t)));
     assert_int_equal(region->metadata_bytes, region->spans_committed + region->chunks_committed +
                                                  region->words_committed + region->summary_committed);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 static void grow_to_the_end(size_t page_bytes) {
@@ -189,13 +189,13 @@ static void test_trim_of_an_empty_one(void **state) {
     trim(0);
     assert_true(region_main.size_bytes == 0);
     assert_false(grow(&region_main, 1));
-    assert_true(run_validate());
+    assert_valid(run_validate());
     struct span *span = run_take(1, 1); /* from a second region */
     assert_non_null(span);
     assert_true(region_of_span(span) != &region_main);
     *(volatile char *)span_start(span) = 1;
     run_release(span, 1, RUN_DIRTY);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 static struct region *add(size_t bytes) {
@@ -231,7 +231,7 @@ static void test_add_and_drop(void **state) {
     assert_null(region_of(address));
     assert_false(region_has_reserved(address));
     assert_int_equal(fake_mappings(), mappings - 1);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 
     struct region *third = add(100 * MIB); /* in the struct of the second */
     assert_true(third == second);

@@ -1,5 +1,6 @@
 /* heap/remote: the word of a span and the queue of a heap. */
 #include "heap/own.h"
+#include "heap/validate.h"
 #include "heap/remote.h"
 #include "unit.h"
 
@@ -76,7 +77,7 @@ static void test_whole_spans(void **state) {
         heap_drain(&heap);
         assert_int_equal(heap.remote_count - collected, count);
         assert_int_equal(span->kind, SPAN_FREE); /* it was full, and is empty now */
-        assert_true(heap_validate(&heap));
+        assert_valid(heap_validate(&heap));
     }
 }
 

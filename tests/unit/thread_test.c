@@ -7,30 +7,21 @@
 #include "heap/own.h"
 #include "heap/remote.h"
 #include "heap/thread.h"
+#include "heap/validate.h"
 #include "heap/whole.h"
 #include "os/options.h"
 #include "span/meta.h"
 #include "span/run.h"
 #include "unit.h"
 
-/* thread.h: heap_registry_lock, then a heap's lock (heap_shared's last: fork takes it last), then run_lock, then meta_lock. */
-static int rank(const struct os_lock *lock) {
-    if (lock == &heap_registry_lock) return 1;
-    if (lock == &heap_shared.lock) return 3;
-    if (lock == &run_lock) return 4;
-    if (lock == meta_lock()) return 5;
-    return 2;
-}
-
 static void start(void) {
     options.reserve_bytes = GIB;
-    fake.lock_rank = rank;
 }
 
 static void validate(void) {
-    assert_true(run_validate());
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) assert_true(heap_validate(heap));
-    assert_true(heap_validate(&heap_shared));
+    assert_valid(run_validate());
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) assert_valid(heap_validate(heap));
+    assert_valid(heap_validate(&heap_shared));
     assert_int_equal(fake_locks_held(), 0);
     assert_false(heap_is_busy());
 }
@@ -254,7 +245,7 @@ static void in_the_child(int expected_state) {
         assert_ptr_equal(heap_of_thread, old);
     else
         assert_true(heap_of_thread != old);
-    assert_true(run_validate());
+    assert_valid(run_validate());
 }
 
 static void fork_with(bool busy, int state_in_child) {
@@ -303,11 +294,11 @@ static void test_abandon(void **state) {
     assert_int_equal(heap->state, HEAP_LOST);
     assert_true(heap_record.self != heap && heap_record.self != NULL);
     assert_int_equal(fake_locks_held(), 0);
-    assert_true(run_validate());
+    assert_valid(run_validate());
     unit_fill(old, 10, 1);
     heap_free(old); /* into a heap that is lost */
     heap_free(block);
-    assert_true(heap_validate(heap_record.self));
+    assert_valid(heap_validate(heap_record.self));
     assert_int_equal(heap_nested_count(), 0);
 }
 

@@ -80,6 +80,19 @@ static inline bool unit_is_zero(const void *block, size_t bytes) {
         assert_int_equal(status_, 0); \
     } while (0)
 
+/* What a *_validate() has found: nothing; this. */
+#define assert_valid(broken) \
+    do { \
+        const char *broken_ = (broken); \
+        if (broken_ != NULL) fail_msg("%s:%d: broken invariant: %s", __FILE__, __LINE__, broken_); \
+    } while (0)
+#define assert_broken(name, broken) \
+    do { \
+        const char *found_ = (broken); \
+        if (found_ == NULL) fail_msg("%s:%d: not found: %s", __FILE__, __LINE__, (name)); \
+        assert_string_equal(found_, (name)); \
+    } while (0)
+
 static inline int unit_run(const struct CMUnitTest *tests, size_t count) {
     int failures = 0;
     for (size_t i = 0; i < count; i++) {
