@@ -375,6 +375,44 @@ static void test_no_memory(void **state) {
     validate();
 }
 
+/* A class that borrows gets a span of its own because another one borrows from it: from then on that span is its ready one. */
+static void test_loan_to_a_borrower(void **state) {
+    (void)state;
+    start();
+    take(&a, 768);
+    assert_int_equal(span_of(take(&a, 384))->class, class_of_size(768));
+    heap_flush(&a, TIER_BOTH);
+    void *block = take(&a, 1024);
+    assert_int_equal(span_of(take(&a, 768))->class, class_of_size(1024));
+    assert_int_equal(span_of(take(&a, 384))->class, class_of_size(768));
+    validate();
+    while (a.current[class_of_size(1024)] == span_of(block)) take(&a, 1024);
+    assert_ptr_equal(a.ready[768 / GRANULE_BYTES], a.current[class_of_size(768)]);
+    validate();
+}
+
+/* A class gives its loan back, gets no span of its own, and the lender's span goes: what malloc would pop must not be that one. */
+static void test_no_memory_after_a_loan(void **state) {
+    (void)state;
+    start();
+    unsigned class = class_of_size(80);
+    void *other = take(&a, 96);
+    void *block = take(&a, 80);
+    struct span *lent = span_of(block);
+    assert_ptr_equal(lent, span_of(other));
+    bool clean;
+    while (lent->carved < lent->capacity || lent->free != NULL) take(&a, 96); /* the next one misses, and again */
+    fake.budget_bytes = fake.charged_bytes;
+    while (heap_take(&b, class_of_size(20000), &clean) != NULL) continue;
+    while (run_take(1, 1) != NULL) continue;
+    assert_null(heap_take(&a, class, &clean));
+    assert_null(heap_take(&a, class, &clean));
+    validate();
+    heap_flush(&a, TIER_BOTH);
+    assert_ptr_equal(a.ready[80 / GRANULE_BYTES], &span_none);
+    validate();
+}
+
 /* --- two heaps, random operations ------------------------------------------------------------------------------------ */
 
 static void test_two_heaps(void **state) {
@@ -482,6 +520,8 @@ int main(void) {
         cmocka_unit_test(test_flush_by_tier),
         cmocka_unit_test(test_flush_of_a_full_span),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_loan_to_a_borrower),
+        cmocka_unit_test(test_no_memory_after_a_loan),
         cmocka_unit_test(test_two_heaps),
     };
     return unit_run(tests, COUNT_OF(tests));
