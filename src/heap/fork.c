@@ -127,7 +127,7 @@ static void inherit_locks(void) {
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
         if (os_lock_inherit(&heap->lock, old_id)) heap->fork_lost = true;
     if (claimer_is_gone) claim_settle();
-    if (os_lock_inherit(&heap_shared.lock, old_id)) heap_init(&heap_shared);
+    if (os_lock_inherit(&heap_shared.lock, old_id)) heap_reset_shared();
     if (os_lock_inherit(&run_lock, old_id)) {
         (void)os_lock_try(&run_lock); /* nobody else is here */
         run_repair();

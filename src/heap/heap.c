@@ -12,6 +12,7 @@
 #include "heap/validate.h"
 #include "heap/whole.h"
 #include "os/report.h"
+#include "span/meta.h"
 #include "span/run.h"
 #include "tier/large.h"
 
@@ -200,7 +201,9 @@ static tide_cold bool heap_is_nested(void) {
 /* The heap of threads that have ended serves also when all emergency blocks are taken, unless the interrupted operation is at work on what it
  * needs. So a thread that is taken for nested without end, after a jump to a deeper frame, still gets memory. */
 static void *malloc_shared(size_t size, size_t alignment) {
-    if (region_main.base == 0 || os_lock_is_mine(&heap_shared.lock) || os_lock_is_mine(&run_lock)) return NULL;
+    if (region_main.base == 0 || os_lock_is_mine(&heap_shared.lock) || os_lock_is_mine(&run_lock) ||
+        os_lock_is_mine(meta_lock()))
+        return NULL;
     unsigned class = class_of_aligned(size, alignment);
     if (class == CLASSES) return large_take(size, alignment, LARGE_PLAIN);
     bool clean;

@@ -79,6 +79,16 @@ void heap_offer(struct heap *heap) {
     heap_orphans = heap;
 }
 
+/* An operation on it will never end. Its spans would still say that they are on its lists: they get a heap that nobody acts for. */
+void heap_reset_shared(void) {
+    static struct heap gone;
+    atomic_store_explicit(&gone.state, HEAP_LOST, memory_order_relaxed);
+    heap_init(&heap_shared);
+    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+        for (struct span *span = region->spans; span < region->spans + region_top(region) / SLICE_BYTES; span++)
+            if (span->heap == &heap_shared) span->heap = &gone;
+}
+
 void heap_offer_none(void) { heap_orphans = NULL; }
 
 void heap_finish(struct heap *heap) {
@@ -252,7 +262,7 @@ void heap_abandon(void) {
     }
     if (os_lock_is_mine(&claim_lock)) claim_settle();
     for (struct heap *heap = first; heap != NULL; heap = heap->next_heap) os_lock_abandon(&heap->lock);
-    if (os_lock_is_mine(&heap_shared.lock)) heap_init(&heap_shared);
+    if (os_lock_is_mine(&heap_shared.lock)) heap_reset_shared();
     os_lock_abandon(&heap_shared.lock);
     run_repair();
     meta_abandon();

@@ -44,6 +44,7 @@ tide_hidden void heap_orphan(struct heap *heap);
 /* Put a heap on the list that new threads take from; empty that list. */
 tide_hidden void heap_offer(struct heap *heap);
 tide_hidden void heap_offer_none(void);
+tide_hidden tide_cold void heap_reset_shared(void);
 /* The lists of heaps and orphans, and the records of threads: nobody else runs. */
 tide_hidden tide_cold const char *thread_validate(void);
 /* Bound heaps whose threads are gone without having run destructors become orphans and are offered. Where a lock is held by another and may not be waited

@@ -302,6 +302,62 @@ static void test_abandon(void **state) {
     assert_int_equal(heap_nested_count(), 0);
 }
 
+/* The same inside the heap of threads that have ended: its spans are not on its new lists, and must not come back to them. */
+static void test_abandon_shared(void **state) {
+    (void)state;
+    start();
+    heap_free(heap_malloc(10));
+    struct heap *own = heap_record.self;
+    heap_record.self = NULL; /* as after its last destructor */
+    heap_record.ended = true;
+    heap_record.heap = &heap_vacant;
+    static void *old[3 * SLICE_BYTES / 1024], *fresh[3 * SLICE_BYTES / 1024];
+    for (size_t i = 0; i < COUNT_OF(old); i++) old[i] = heap_malloc(1024);
+    heap_record.heap = own; /* another thread's work from here on, for a while */
+    heap_record.self = own;
+    heap_record.ended = false;
+    for (size_t i = 0; i < 2; i++) heap_free(old[i * SLICE_BYTES / 1024]); /* two full spans get room: listed */
+    assert_ptr_equal(heap_shared.listed[class_of_size(1024)].last, span_of(old[SLICE_BYTES / 1024]));
+
+    heap_enter();
+    heap_record.slow = true;
+    os_lock_take(&heap_shared.lock);
+    atomic_store(&heap_record.busy, (uintptr_t)16);
+    heap_free(heap_malloc(40));
+    assert_int_equal(fake_locks_held(), 0);
+    assert_valid(heap_validate(&heap_shared));
+
+    for (size_t i = 0; i < COUNT_OF(old); i++) /* the old spans empty */
+        if (i % (SLICE_BYTES / 1024) != 0 || i / (SLICE_BYTES / 1024) == 2) heap_free(old[i]);
+    struct thread_record mine = heap_record;
+    heap_record.self = NULL;
+    heap_record.ended = true;
+    heap_record.heap = &heap_vacant;
+    for (size_t i = 0; i < COUNT_OF(fresh); i++) fresh[i] = heap_malloc(1024);
+    heap_record = mine;
+    for (size_t i = 0; i < COUNT_OF(fresh); i += 5) heap_free(fresh[i]);
+    assert_valid(heap_validate(&heap_shared));
+    assert_valid(run_validate());
+}
+
+/* A handler in the middle of an operation that holds the last lock of all: no other may be waited for. */
+static void test_nested_holding_meta(void **state) {
+    (void)state;
+    start();
+    heap_free(heap_malloc(10));
+    fake.on_signal_stack = true;
+    heap_enter();
+    os_lock_take(meta_lock());
+    size_t count = 0;
+    while (heap_malloc(40) != NULL) count++;
+    assert_true(count >= 1024); /* the emergency blocks */
+    os_lock_drop(meta_lock());
+    void *block = heap_malloc(40);
+    assert_ptr_equal(span_of(block)->heap, &heap_shared);
+    heap_leave();
+    fake.on_signal_stack = false;
+}
+
 static void test_nested(void **state) {
     (void)state;
     start();
@@ -349,6 +405,8 @@ int main(void) {
         cmocka_unit_test(test_fork_child_of_a_busy_thread),
         cmocka_unit_test(test_fork_without_barrier),
         cmocka_unit_test(test_abandon),
+        cmocka_unit_test(test_abandon_shared),
+        cmocka_unit_test(test_nested_holding_meta),
         cmocka_unit_test(test_nested),
     };
     return unit_run(tests, COUNT_OF(tests));
