@@ -30,8 +30,11 @@ static void free_table(void) {
 
 /* ---- raw exit ---- */
 
+static _Atomic long raw_task;
+
 static void *raw_main(void *argument) {
     uint64_t random = (uint64_t)(uintptr_t)argument;
+    atomic_store(&raw_task, syscall(SYS_gettid));
     for (int i = 0; i < 300; i++) shadow_step(&table[random_below(&random, RECORDS)], &random, LARGEST);
     syscall(SYS_exit, 0);
     return NULL;
@@ -44,20 +47,12 @@ static void check_raw_exit(size_t count) {
     CHECK(pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0);
     CHECK(pthread_attr_setstacksize(&attributes, 128 * 1024) ==
           0); /* libc never learns of the end and keeps the stack */
-    size_t tasks = process_task_count();
     for (size_t i = 0; i < count; i++) {
         pthread_t thread;
+        atomic_store(&raw_task, 0);
         CHECK(pthread_create(&thread, &attributes, raw_main, (void *)(uintptr_t)random_next(&seed)) == 0);
-        /* One at a time: the table is the thread's until the kernel has no such task any more. The allocator may start a
-         * thread of its own meanwhile, which stays. */
-        for (int waited = 0; process_task_count() > tasks; waited++) {
-            if (waited > 200) {
-                tasks++;
-                CHECK(waited < 100000);
-                break;
-            }
-            clock_sleep_us(500);
-        }
+        /* One at a time: the table is the thread's until the kernel has no such task any more. */
+        while (atomic_load(&raw_task) == 0 || syscall(SYS_tgkill, getpid(), atomic_load(&raw_task), 0) == 0) clock_sleep_us(500);
     }
     CHECK(pthread_attr_destroy(&attributes) == 0);
     shadow_table_verify(table, RECORDS);
