@@ -27,9 +27,11 @@ bench: all ## measure time and memory against other allocators
 	@scripts/build.sh release -DTIDE_BENCH=ON bench_programs
 	@python3 bench/run.py $(BENCH_ARGS)
 
-verify: ## check the models of the claim with large bounds (minutes)
+verify: ## check the models of the claim with large bounds, and prove what tests/proofs says (an hour)
 	@scripts/setup.sh verify
 	@tests/model/verify.sh --large
+	@tests/proofs/run.sh
+	@tests/proofs/run.sh --mutants
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (60), from the kept corpora
 	@scripts/setup.sh fuzz

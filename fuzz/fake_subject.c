@@ -2,11 +2,13 @@
 #include "base/format.c"
 
 #include "os/options.c"
+#include "os/rank.c"
 #include "os/report.c"
 
 #include "span/meta.c"
 #include "span/region.c"
 #include "span/run.c"
+#include "span/validate.c"
 
 #include "tier/large.c"
 #include "tier/mid.c"
@@ -24,6 +26,7 @@
 #include "heap/punch.c"
 #include "heap/remote.c"
 #include "heap/thread.c"
+#include "heap/validate.c"
 #include "heap/whole.c"
 
 #include "keeper/policy.c"

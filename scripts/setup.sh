@@ -13,9 +13,12 @@ check="$build clang=clang libclang-rt-14-dev|libclang-rt-dev libcmocka-dev gdb=g
 bench="$build libjemalloc2 libmimalloc2.0|libmimalloc3 libtcmalloc-minimal4|libtcmalloc-minimal4t64 redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark sqlite3=sqlite3 lua5.4=lua5.4 ghostscript=gs valgrind=valgrind"
 demo="$build redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark gnuplot-nox|gnuplot=gnuplot python3-matplotlib"
 lint='clang-format=clang-format clang-tidy=clang-tidy cppcheck=cppcheck shellcheck=shellcheck pyflakes3=pyflakes3'
-verify="$build spin=spin"
+verify="$build spin=spin cbmc=cbmc"
 fuzz="$build clang=clang llvm=llvm-cov libclang-rt-14-dev|libclang-rt-dev python3-hypothesis"
 programs="$check openjdk-17-jdk-headless|default-jdk-headless=javac lld=ld.lld"
+
+# Where cbmc is, if it is not in this one (Debian 12 does without).
+OTHER_RELEASES=bullseye
 
 die() {
     echo "setup: $*" >&2
@@ -38,6 +41,27 @@ choose() {
     done
 }
 
+# A package that this release of the distribution has lost: from the same servers, out of another release, if all that it needs is in
+# this one. Prints the file.
+borrow() {
+    local folder uri suite
+    folder=$(mktemp -d)
+    chmod 755 "$folder"
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+    uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+    for suite in $OTHER_RELEASES; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main" >"$folder/list"
+        local options=(-o Dir::Etc::SourceList="$folder/list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$folder/lists"
+            -o Dir::Cache="$folder/cache")
+        (cd "$folder" && apt "${options[@]}" update && apt "${options[@]}" download "$1") >/dev/null 2>&1 || continue
+        if apt -s install --no-install-recommends "$folder/$1"_*.deb >/dev/null 2>&1; then
+            echo "$folder/$1"_*.deb
+            return
+        fi
+        rm -f "$folder/$1"_*.deb
+    done
+}
+
 # Runs as root. Servers must not start: while packages are installed, a policy says no (invoke-rc.d asks it).
 install_as_root() {
     local policy=/usr/sbin/policy-rc.d saved='' chosen=() entry name
@@ -48,6 +72,7 @@ install_as_root() {
         if [ -z "$name" ]; then
             apt update || true
             name=$(choose "$entry")
+            [ -n "$name" ] || [ "$entry" != cbmc ] || name=$(borrow "$entry")
             [ -n "$name" ] || die "no package ${entry//|/ or } in this distribution: install it by hand, then set TIDEMALLOC_SETUP=off"
         fi
         chosen+=("$name")

@@ -229,7 +229,7 @@ size_t policy_tick(struct policy *policy, const struct policy_sight *sight) {
     case MODE_HYBRID: slack = capacity(policy); break;
     default: return 0;
     }
-    if (spare < slack + POLICY_WORTH_BYTES) return 0;
+    if (spare < POLICY_WORTH_BYTES || spare - POLICY_WORTH_BYTES < slack) return 0;
     size_t give = size_max((spare - slack) / 2, POLICY_WORTH_BYTES);
     policy->trimmed_bytes += give;
     return give;
