@@ -43,6 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="replace the table between the markers of FILE")
     parser.add_argument("--no-small", action="store_true",
                         help="leave out start-up, size and metadata (P6), as --only does too")
+    parser.add_argument("--progress", action="store_true",
+                        help="also print the plan and what is done of it on stderr, for tide bench")
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks and end")
     arguments = parser.parse_args()
     if arguments.runs is None:
@@ -102,11 +104,16 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def steps(names: list[str]) -> str:
+    """For --progress: a step NAME*WEIGHT of the plan each, which takes as long as one of the same name did before."""
+    return " ".join(f"{name}*1" for name in names)
+
+
 class Session:
     """All rounds; keeps the samples, the digests and what failed."""
 
-    def __init__(self, benchmarks: list[Benchmark], chosen: list[known.Allocator], place: Place):
-        self.benchmarks, self.chosen, self.place = benchmarks, chosen, place
+    def __init__(self, benchmarks: list[Benchmark], chosen: list[known.Allocator], place: Place, progress: bool):
+        self.benchmarks, self.chosen, self.place, self.progress = benchmarks, chosen, place, progress
         self.samples: report.Samples = {b.name: {a.name: [] for a in chosen} for b in benchmarks}
         self.digests: dict[str, tuple[str, str]] = {}
         self.failed: dict[tuple[str, str], str] = {}
@@ -132,6 +139,8 @@ class Session:
             shift = (number + place_in_list) % len(self.chosen)
             for allocator in self.chosen[shift:] + self.chosen[:shift]:
                 sample = self.attempt(benchmark, allocator, verify=number == 0)
+                if self.progress:
+                    note(f"progress done {steps([f'{benchmark.name}/{allocator.name}'])}")
                 if number > 0:
                     self.samples[benchmark.name][allocator.name].append(sample)
 
@@ -173,7 +182,10 @@ def main() -> int:
         for benchmark in benchmarks:
             if benchmark.prepare:
                 benchmark.prepare(place.directory, scale)
-        session = Session(benchmarks, chosen, place)
+        session = Session(benchmarks, chosen, place, arguments.progress)
+        if arguments.progress:
+            pairs = [f"{b.name}/{a.name}" for b in benchmarks for a in chosen]
+            note(f"progress plan {steps(pairs * (arguments.runs + 1))}")
         for number in range(arguments.runs + 1):
             session.round(number)
             note(f"{'warm-up' if number == 0 else f'round {number} of {arguments.runs}'} done, "

@@ -9,6 +9,11 @@ install(FILES include/tidemalloc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 if(EXISTS ${PROJECT_SOURCE_DIR}/tools/tide/__main__.py)
     install(PROGRAMS ${PROJECT_BINARY_DIR}/tide DESTINATION ${CMAKE_INSTALL_BINDIR})
+    install(TARGETS tidemalloc_count LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}) # not to be linked: no export
+    # Where each shell looks below /usr and /usr/local.
+    install(FILES ${tide_completions}/bash/tide DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+    install(FILES ${tide_completions}/zsh/_tide DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+    install(FILES ${tide_completions}/fish/tide.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 endif()
 foreach(section 1 3 7)
     file(GLOB pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/man/*.${section})

@@ -10,7 +10,7 @@ set -euo pipefail
 build='gcc=gcc g++=g++ libc6-dev cmake=cmake ninja-build=ninja make=make python3=python3 pkgconf=pkg-config binutils=size'
 real='redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark memcached=memcached nginx-light|nginx=nginx curl=curl sqlite3=sqlite3 postgresql nodejs=node perl=perl lua5.4=lua5.4 ruby=ruby php-cli=php git=git ghostscript=gs fonts-urw-base35 stress-ng=stress-ng xz-utils=xz zstd=zstd pigz=pigz openssl=openssl procps=ps libpython3.11-testsuite|libpython3-testsuite'
 tool='python3-rich python3-urwid python3-prometheus-client libjs-chart.js'
-tooltest="$tool prometheus=prometheus python3-pyte chromium=chromium chromium-driver=chromedriver python3-selenium zsh=zsh fish=fish man-db=man"
+tooltest="$tool prometheus=prometheus python3-pyte chromium=chromium chromium-driver=chromedriver python3-selenium zsh=zsh fish=fish bash-completion man-db=man"
 check="$build clang=clang libclang-rt-14-dev|libclang-rt-dev libcmocka-dev gdb=gdb valgrind=valgrind spin=spin $tooltest $real"
 bench="$build libjemalloc2 libmimalloc2.0|libmimalloc3 libtcmalloc-minimal4|libtcmalloc-minimal4t64 redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark sqlite3=sqlite3 lua5.4=lua5.4 ghostscript=gs valgrind=valgrind $tool"
 demo="$build $tool redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark gnuplot-nox|gnuplot=gnuplot python3-matplotlib"

@@ -48,6 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="every sample (BUILD/battle/results.csv)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything (BUILD/battle/results.json)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="tables and verdicts, between the page's markers")
+    parser.add_argument("--progress", action="store_true",
+                        help="also print the plan and what is done of it on stderr, for tide battle")
     parser.add_argument("--list", action="store_true", help="print the scenarios and end")
     arguments = parser.parse_args()
     if arguments.runs is None:
@@ -119,18 +121,36 @@ def repeats_of(scenario: scenarios.Scenario, quick: bool) -> int:
     return scenarios.QUICK_REPEATS if quick and scenario.kind == "recur" else scenario.repeats
 
 
-def battle(runner: Runner, chosen: list[scenarios.Scenario], configurations: Configurations, rounds: int,
-           quick: bool) -> None:
-    start = time.monotonic()
+def part_takers(scenario: scenarios.Scenario, number: int, configurations: Configurations) -> Configurations:
+    return [c for c in configurations if scenarios.runs_in_round(scenario, number, c.name, c.rank)]
+
+
+def plan(chosen: list[scenarios.Scenario], configurations: Configurations, rounds: int, quick: bool) -> list[str]:
+    """For --progress: a step NAME*WEIGHT a scenario and round, weighted by the number of its runs."""
+    found = []
     for number in range(1, rounds + 1):
         for scenario in chosen:
-            taking_part = [c for c in configurations if scenarios.runs_in_round(scenario, number, c.name, c.rank)]
+            weight = repeats_of(scenario, quick) * len(part_takers(scenario, number, configurations))
+            found += [f"{scenario.name}*{weight}"] if weight else []
+    return found
+
+
+def battle(runner: Runner, chosen: list[scenarios.Scenario], configurations: Configurations, rounds: int,
+           quick: bool, progress: bool) -> None:
+    start = time.monotonic()
+    todo = iter(plan(chosen, configurations, rounds, quick))
+    for number in range(1, rounds + 1):
+        for scenario in chosen:
+            taking_part = part_takers(scenario, number, configurations)
             if scenario.kind in scenarios.ALONE:
                 runner.drain()
             for repeat in range(repeats_of(scenario, quick)):
                 for group in groups(scenario, taking_part, number + repeat):
                     runner.run(scenario, group)
             if taking_part:
+                step = next(todo)
+                if progress:
+                    note(f"progress done {step}")
                 note(f"round {number} of {rounds}: {scenario.name} done, {seconds_since(start)}")
         runner.drain()
 
@@ -160,7 +180,9 @@ def main() -> int:
         note(f"run.py: {error}")
         return 2
 
-    battle(runner, chosen, configurations, arguments.runs, arguments.quick)
+    if arguments.progress:
+        note("progress plan " + " ".join(plan(chosen, configurations, arguments.runs, arguments.quick)))
+    battle(runner, chosen, configurations, arguments.runs, arguments.quick, arguments.progress)
     for name, warning in runner.warnings.items():
         note(f"{name} wrote on stderr: {warning}")
     if runner.disturbed:

@@ -1,12 +1,19 @@
 """`tide run`: the program starts on tidemalloc, and nothing stands between it and the caller."""
 
+import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import unittest
 from pathlib import Path
 
-from tide_case import LIBRARY, TOOL, TideCase
+from tide_case import CLEAN, LIBRARY, SOURCE, TOOL, TOOLS, TideCase
+
+sys.path.insert(0, TOOLS)
+from tide import options  # noqa: E402
 
 
 class ExitStatus(TideCase):
@@ -110,6 +117,152 @@ class Environment(TideCase):
         seen = self.variables(env={"LANG": "C", "LC_ALL": "", "PLAIN": "é"})
         self.assertNotIn("LC_CTYPE", seen.keys() - os.environ.keys())
         self.assertEqual(seen["PLAIN"], "é")
+
+
+class Options(TideCase):
+    """Each option of the allocator is a flag, from one table that mirrors the documentation and the C source."""
+
+    def variables(self, *arguments):
+        result = self.tide("run", *arguments, "env")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return dict(line.split("=", 1) for line in result.stdout.splitlines() if line.startswith("TIDE_"))
+
+    def test_flags_become_variables(self):
+        found = self.variables(
+            "--mode", "static", "--keeper=off", "--log", "keeper", "--reserve", "1G", "--visible", "off",
+            "--print-stats",
+        )  # fmt: skip
+        wanted = {"MODE": "static", "KEEPER": "off", "LOG": "keeper", "RESERVE": "1G", "VISIBLE": "off"}
+        wanted["PRINT_STATS"] = "1"
+        self.assertEqual(found, {f"TIDE_{name}": value for name, value in wanted.items()})
+
+    def test_the_last_mention_wins_in_whatever_form(self):
+        self.assertEqual(self.variables("--mode", "static", "-o", "mode=flush")["TIDE_MODE"], "flush")
+        self.assertEqual(self.variables("-o", "mode=flush", "--mode", "static")["TIDE_MODE"], "static")
+
+    def test_values_that_do_not_exist(self):
+        self.assert_one_line_error(self.tide("run", "--mode", "bold", "true"), 125, "bold")
+        self.assert_one_line_error(self.tide("run", "--keeper", "1", "true"), 125, "--keeper")
+
+    def test_table_is_that_of_the_documentation_and_of_the_library(self):
+        page = Path(SOURCE, "docs/OPTIONS.md").read_text()
+        rows = re.findall(r"^\| `TIDE_(\w+)` \| `(\w+)` \| (.*?) \|", page, re.MULTILINE)
+        self.assertEqual({name.lower() for name, _, _ in rows}, set(options.OPTIONS))
+        table = Path(SOURCE, "src/os/options.c").read_text().partition("option_table[] = {")[2].partition("\n};")[0]
+        self.assertEqual(set(re.findall(r'\{"(\w+)",', table)), set(options.OPTIONS))
+        for name, _, values in rows:
+            wanted = options.OPTIONS[name.lower()][0]
+            if isinstance(wanted, tuple):
+                self.assertEqual(set(re.findall(r"`(\w+)`", values)) & set(wanted), set(wanted), name)
+
+    def test_library_takes_the_values(self):
+        # A value that it does not know makes it write a line.
+        for name, (values, _) in options.OPTIONS.items():
+            for value in values if isinstance(values, tuple) else ("64M",):
+                result = self.tide("run", "-o", f"{name}={value}", "true")
+                self.assertNotIn("default instead of the bad value", result.stderr, name)
+        self.assertIn("bad value", self.tide("run", "-o", "mode=bold", "true").stderr)
+
+
+# Allocates 8 MiB, says "full" and waits for a line.
+HOLDER = "x = [bytearray(65536) for _ in range(128)]; print('full', flush=True); input()"
+
+
+class Record(TideCase):
+    """--record: tide stays beside the program, and nobody notices."""
+
+    def lines(self, path):
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def test_record_is_written_and_the_status_passes(self):
+        path = self.folder / "memory.jsonl"
+        script = "x = bytearray(32 << 20); import time; time.sleep(0.5); raise SystemExit(7)"
+        result = self.tide("run", "--record", path, "--", sys.executable, "-c", script)
+        self.assertEqual((result.returncode, result.stdout), (7, ""), result.stderr)
+        first, *middle, last = self.lines(path)
+        self.assertEqual((first["allocator"], first["command"][0]), ("tidemalloc", sys.executable))
+        self.assertEqual(last["end"], {"exit_status": 7})
+        self.assertGreater(max(line.get("rss", 0) for line in middle), 32 << 20)
+
+    def test_death_by_signal_passes(self):
+        path = self.folder / "memory.jsonl"
+        result = self.tide("run", "--record", path, "sh", "-c", "sleep 0.3; kill -KILL $$")
+        self.assertEqual(result.returncode, -signal.SIGKILL)
+        self.assertEqual(self.lines(path)[-1]["end"], {"signal": signal.SIGKILL})
+
+    def test_signals_sent_to_tide_reach_the_program(self):
+        path = self.folder / "memory.jsonl"
+        process = self.start(
+            "run", "--record", path, "sh", "-c", "trap 'exit 42' USR1; echo up; while :; do sleep 0.05; done"
+        )
+        self.assertEqual(process.stdout.readline(), "up\n")
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(process.wait(timeout=20), 42)
+
+    def test_program_that_stops_stops_tide(self):
+        process = self.start("run", "--record", self.folder / "m.jsonl", "sh", "-c", "echo up; kill -STOP $$; echo on")
+        self.assertEqual(process.stdout.readline(), "up\n")
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        self.assertTrue(os.WIFSTOPPED(status))
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
+        self.assertEqual(process.stdout.readline(), "on\n")
+        self.assertEqual(process.wait(timeout=20), 0)
+
+    def test_program_starts_with_the_caller_s_signals(self):
+        result = self.tide("run", "--record", self.folder / "m.jsonl", "grep", "Sig", "/proc/self/status")
+        found = dict(line.split(":\t") for line in result.stdout.splitlines() if line.startswith(("SigBlk", "SigIgn")))
+        plain = subprocess.run(["grep", "Sig", "/proc/self/status"], env=CLEAN, capture_output=True, text=True).stdout
+        self.assertIn(f"SigBlk:\t{found['SigBlk']}", plain)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            self.assertFalse(int(found["SigIgn"], 16) >> (number - 1) & 1, number.name)
+
+    def test_standard_streams_pass(self):
+        result = subprocess.run(
+            [TOOL, "run", "--record", self.folder / "m.jsonl", sys.executable, "-c", HOLDER],
+            env=CLEAN, input="\n", capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        self.assertEqual((result.returncode, result.stdout), (0, "full\n"), result.stderr)
+
+    def test_program_is_not_found_and_leaves_no_file(self):
+        path = self.folder / "m.jsonl"
+        self.assert_one_line_error(self.tide("run", "--record", path, "no-such-program-here"), 127, "not found")
+        odd = self.script("odd", "\0\1")
+        self.assert_one_line_error(self.tide("run", "--record", path, odd), 126, "cannot execute")
+        self.assertFalse(path.exists())
+
+    def test_record_that_cannot_be_written(self):
+        result = self.tide("run", "--record", self.folder / "none/m.jsonl", "true")
+        self.assert_one_line_error(result, 125, "m.jsonl")
+        # A full disk costs the record, not the program.
+        result = self.tide("run", "--record", "/dev/full", "sh", "-c", "sleep 0.3; echo done; exit 3")
+        self.assertEqual((result.returncode, result.stdout), (3, "done\n"))
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        self.assertIn("No space left", result.stderr)
+
+
+class Count(TideCase):
+    def test_counting_library_is_preloaded(self):
+        result = self.tide("run", "--count", "sh", "-c", 'echo "$LD_PRELOAD"')
+        self.assertEqual(result.stdout.strip(), str(Path(LIBRARY).with_name("libtidemalloc-count.so")), result.stderr)
+
+    def test_excludes_another_library(self):
+        self.assert_one_line_error(self.tide("run", "--count", "--library", LIBRARY, "true"), 125, "exclude")
+
+
+class Start(TideCase):
+    def test_what_run_does_not_need_is_not_imported(self):
+        # tide run stands before every start of a program: it must stay quick, whatever other commands need.
+        result = subprocess.run(
+            [sys.executable, "-X", "importtime", TOOL, "run", "true"],
+            env=CLEAN, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        imported = set(re.findall(r"\|\s*([\w.]+)$", result.stderr, re.MULTILINE))
+        self.assertIn("tide.elf", imported)
+        ours = {name for name in imported if name.startswith("tide.")}
+        self.assertLessEqual(ours, {f"tide.{name}" for name in ("cli", "messages", "run", "elf", "options")})
+        self.assertFalse(imported & {"json", "ctypes", "threading", "subprocess", "tempfile", "rich", "urwid"})
 
 
 class Library(TideCase):

@@ -1,17 +1,15 @@
-"""The `tide` command itself, and `tide sample`: real figures of a real process."""
+"""`tide sample`: real figures of a real process."""
 
 import csv
 import io
 import os
-import pty
-import re
+import signal
 import subprocess
 import sys
 import time
 import unittest
-from pathlib import Path
 
-from tide_case import CLEAN, TOOL, TideCase
+from tide_case import CLEAN, TideCase
 
 COLUMNS = ["time_ms", "rss_kib", "pss_kib", "private_dirty_kib", "anon_huge_kib"]
 
@@ -25,34 +23,6 @@ memory.write(b"x" * (32 << 20))
 print("grown", flush=True)
 sys.stdin.read()
 """
-
-
-class Command(TideCase):
-    def test_version_is_that_of_the_header(self):
-        header = Path(os.environ["TIDEMALLOC_HEADER"]).read_text()
-        version = re.search('TIDEMALLOC_VERSION "(.*)"', header)[1]
-        self.assertEqual(self.tide("--version").stdout, f"tide {version}\n")
-
-    def test_mistakes(self):
-        self.assert_one_line_error(self.tide(), 2, "COMMAND")
-        self.assert_one_line_error(self.tide("no-such-command"), 2, "no-such-command")
-        self.assert_one_line_error(self.tide("sample"), 2, "PID")
-        self.assert_one_line_error(self.tide("sample", "--interval", "0", os.getpid()), 2, "--interval")
-
-    def test_colour_only_on_a_terminal_that_wants_it(self):
-        def stderr_of(env):
-            master, slave = pty.openpty()
-            try:
-                subprocess.run([TOOL, "run"], env={**CLEAN, **env}, stderr=slave, timeout=30)
-                return os.read(master, 4096)
-            finally:
-                os.close(slave)
-                os.close(master)
-
-        self.assertIn(b"\033[", stderr_of({"TERM": "xterm"}))
-        self.assertNotIn(b"\033[", stderr_of({"TERM": "xterm", "NO_COLOR": "1"}))
-        self.assertNotIn(b"\033[", stderr_of({"TERM": "dumb"}))
-        self.assertNotIn("\033[", self.tide("run", env={"TERM": "xterm"}).stderr)
 
 
 class Sample(TideCase):
@@ -99,7 +69,20 @@ class Sample(TideCase):
         self.assertTrue(1 <= len(rows) <= 16, rows)
 
     def test_no_such_process(self):
-        self.assert_one_line_error(self.tide("sample", 2**22 + 1), 1, "no process")
+        self.assert_one_line_error(self.tide("sample", 2**22 + 1), 3, "no process")
+
+    def test_mistakes(self):
+        self.assert_one_line_error(self.tide("sample"), 2, "PID")
+        self.assert_one_line_error(self.tide("sample", "--interval", "0", os.getpid()), 2, "--interval")
+        self.assert_one_line_error(self.tide("sample", "--interval", "x", os.getpid()), 2, "not a number above 0")
+
+    def test_interrupt_is_a_way_to_end_it(self):
+        out = self.folder / "memory.csv"
+        sampler = self.start("sample", "--interval", "10", "--out", out, os.getpid())
+        self.wait_for_rows(out, 3)
+        sampler.send_signal(signal.SIGINT)
+        self.assertEqual((sampler.wait(timeout=20), sampler.stderr.read()), (0, ""))
+        self.assertTrue(out.read_text().endswith("\n"))
 
     def test_output_that_cannot_be_written(self):
         result = self.tide("sample", "--out", self.folder / "none/out.csv", os.getpid())

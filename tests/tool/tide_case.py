@@ -9,6 +9,9 @@ from pathlib import Path
 
 TOOL = os.environ["TIDEMALLOC_TOOL"]
 LIBRARY = os.environ["TIDEMALLOC_LIBRARY"]
+SOURCE = os.environ.get("TIDEMALLOC_SOURCE", str(Path(__file__).resolve().parents[2]))
+TOOLS = os.environ.get("TIDEMALLOC_TOOLS", str(Path(SOURCE, "tools")))
+COMPLETIONS = os.environ.get("TIDEMALLOC_COMPLETIONS", str(Path(TOOL).with_name("completions")))
 
 # Colours and a preload of the caller must not change what the tests see.
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "NO_COLOR")}

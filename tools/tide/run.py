@@ -2,6 +2,7 @@
 
 tide sets LD_PRELOAD and then becomes the program by execve(2), so there is no process in between: the program keeps
 tide's process id, terminal and open files, gets every signal itself, and its exit status is what the caller sees.
+With --record, tide stays beside the program and behaves as if it were it (parent.py).
 """
 
 import argparse
@@ -13,10 +14,11 @@ import signal
 import stat
 from pathlib import Path
 
-from . import elf, messages
+from . import elf, messages, options
 
 WHO = "tide run"
 LIBRARY = "libtidemalloc.so"
+COUNTING_LIBRARY = "libtidemalloc-count.so"
 
 # As env(1), nohup(1) and timeout(1) have it, so that a script can tell tide's failures from the program's.
 STATUS_OWN_ERROR = 125
@@ -30,35 +32,28 @@ class RunError(Exception):
         self.status = status
 
 
-def option_assignment(text):
-    """Turn `name=value` into (TIDE_NAME, value)."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=VALUE")
-    if not re.fullmatch(r"[a-z_]+", name):
-        raise argparse.ArgumentTypeError(f"bad option name '{name}': only lower-case letters and '_' are allowed")
-    return "TIDE_" + name.upper(), value
-
-
 def register(subparsers):
     parser = subparsers.add_parser(
         "run",
         help="run a program on tidemalloc",
-        usage="tide run [-h] [--library PATH] [-o NAME=VALUE]... [--] PROGRAM [ARG]...",
-        description="Run PROGRAM with tidemalloc as its allocator.",
-        epilog="Exit status: that of PROGRAM; 125 if tide itself fails; 126 if PROGRAM cannot be executed; "
+        usage="tide run [OPTION]... [--] PROGRAM [ARG]...",
+        description="Run PROGRAM with tidemalloc as its allocator. No option is needed.",
+        epilog="examples:\n"
+        "  tide run redis-server --port 7000\n"
+        "  tide run --mode static --record static.jsonl -- python3 app.py\n\n"
+        "Exit status: that of PROGRAM; 125 if tide itself fails; 126 if PROGRAM cannot be executed; "
         "127 if it is not found.",
         allow_abbrev=False,
     )
     parser.usage_status = STATUS_OWN_ERROR
+    options.add_to(parser)
     parser.add_argument(
-        "-o",
-        "--option",
-        metavar="NAME=VALUE",
-        type=option_assignment,
-        action="append",
-        default=[],
-        help="set an option of the allocator: puts TIDE_NAME=VALUE into the environment; may be repeated",
+        "--count",
+        action="store_true",
+        help=f"use {COUNTING_LIBRARY}, which counts every allocation for the hit rates of tide stat; slower",
+    )
+    parser.add_argument(
+        "--record", metavar="FILE", help="write its memory over time to FILE, for tide report, as tide record does"
     )
     parser.add_argument("--library", metavar="PATH", help=f"the {LIBRARY} to use (default: the one tide came with)")
     # One list for the program and its arguments, so that argparse never looks at the program's own options.
@@ -71,27 +66,32 @@ def main(args):
     try:
         if not command:
             raise RunError(STATUS_OWN_ERROR, "no program given (try 'tide run --help')")
-        library = find_library(args.library)
+        if args.count and args.library:
+            raise RunError(STATUS_OWN_ERROR, "--count and --library exclude each other: each names a library")
+        library = find_library(args.library, COUNTING_LIBRARY if args.count else LIBRARY)
         program = find_program(command[0])
         warn_if_deaf(program, library)
-        execute(program, command, environment_for(library, args.option))
+        environment = environment_for(library, args.option)
+        if args.record is None:
+            execute(program, command, environment)
+        return execute_and_record(program, command, environment, args.record)
     except RunError as problem:
         messages.error(WHO, str(problem))
         return problem.status
 
 
-def find_library(given):
+def find_library(given=None, name=LIBRARY):
     """Return the absolute path of the library, fit to stand in LD_PRELOAD."""
     if given is not None:
         path = Path(given).absolute()
         if not path.is_file():
             raise RunError(STATUS_OWN_ERROR, f"no library at {given}")
     else:
-        path = next((place for place in library_places() if place.is_file()), None)
+        path = next((place for place in library_places(name) if place.is_file()), None)
         if path is None:
             raise RunError(
                 STATUS_OWN_ERROR,
-                f"cannot find {LIBRARY} near this tide; build it with 'make', or give its path with --library",
+                f"cannot find {name} near this tide; build it with 'make', or give a path with --library",
             )
     if elf.read(path) is None:
         raise RunError(STATUS_OWN_ERROR, f"{path} is not a shared library, or not readable")
@@ -105,14 +105,14 @@ def find_library(given):
     return path
 
 
-def library_places():
+def library_places(name=LIBRARY):
     """Where the library may be, seen from this tool: the build directory, then an installation."""
     # The folder that holds this package is the zipapp itself: build/tide/tide/run.py.
     tool = Path(__file__).resolve().parents[1]
-    yield tool.parent / LIBRARY
+    yield tool.parent / name
     prefix = tool.parent.parent
     for directory in ("lib", "lib64", f"lib/{os.uname().machine}-linux-gnu"):
-        yield prefix / directory / LIBRARY
+        yield prefix / directory / name
 
 
 def find_program(name):
@@ -129,8 +129,8 @@ def find_program(name):
     raise RunError(STATUS_NOT_FOUND, f"program not found: '{name}'")
 
 
-def warn_if_deaf(program, library):
-    """Say so if the dynamic linker will ignore LD_PRELOAD for this program."""
+def warn_if_deaf(program, library, who=WHO):
+    """Say so if the dynamic linker will ignore LD_PRELOAD for this program; returns whether it will."""
     # A script is started by its interpreter, which may be a script again; the kernel follows four of them.
     name = program
     for _ in range(4):
@@ -148,8 +148,9 @@ def warn_if_deaf(program, library):
     elif binary and (binary.bits, binary.machine) != (preloaded.bits, preloaded.machine):
         reason = "it is built for another kind of processor than the library"
     else:
-        return
-    messages.warning(WHO, f"'{name}' keeps its own allocator: {reason}")
+        return False
+    messages.warning(who, f"'{name}' keeps its own allocator: {reason}")
+    return True
 
 
 def runs_with_other_rights(path):
@@ -183,6 +184,20 @@ def initial_environment():
     return dict(entry.split(b"=", 1) for entry in block.split(b"\0") if b"=" in entry)
 
 
+def execute_and_record(program, command, environment, path):
+    """Run the program with a recorder beside it; returns its exit status, or dies by the signal that killed it."""
+    from . import parent, record
+
+    recording = record.Recording(path, command=command)
+    recording.open_early()
+    try:
+        ended_as = parent.run_beside(program, command, environment, recording.watch_pid)
+    except OSError as problem:
+        recording.discard()
+        raise cannot_execute(command[0], problem) from None
+    return parent.end_like(ended_as)
+
+
 def execute(program, command, environment):
     # Python ignores these two for itself, and an ignored signal stays ignored across execve.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -190,6 +205,10 @@ def execute(program, command, environment):
     try:
         os.execve(program, command, environment)
     except OSError as problem:
-        if problem.errno == errno.ENOENT:
-            raise RunError(STATUS_NOT_FOUND, f"cannot execute '{command[0]}': its interpreter is missing") from None
-        raise RunError(STATUS_NOT_EXECUTABLE, f"cannot execute '{command[0]}': {problem.strerror}") from None
+        raise cannot_execute(command[0], problem) from None
+
+
+def cannot_execute(name, problem):
+    if problem.errno == errno.ENOENT:
+        return RunError(STATUS_NOT_FOUND, f"cannot execute '{name}': its interpreter is missing")
+    return RunError(STATUS_NOT_EXECUTABLE, f"cannot execute '{name}': {problem.strerror}")
