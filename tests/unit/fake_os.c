@@ -360,10 +360,6 @@ void os_forbid_huge(void *at, size_t bytes) {
     fake.huge_forbidden_bytes += bytes;
 }
 
-void os_label(void *at, size_t bytes, const char *name) {
-    if (name[0] == 0) fail_msg("os_label(%p, %zu): no name", at, bytes);
-}
-
 size_t os_address_space_limit(void) { return fake.address_space_limit; }
 
 int os_limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) {

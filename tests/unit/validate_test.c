@@ -57,7 +57,7 @@ static void make_punched(void) {
     tiny_punched = span_of(blocks[0]);
     for (size_t i = 1; i < COUNT_OF(blocks) - 1; i++) heap_free(blocks[i]);
     static struct punch punch;
-    assert_false(punch_take(&punch, heap));
+    assert_false(punch_take(&punch, heap, TIER_BOTH));
     assert_int_equal(punch.count, 1);
     punch_purge(&punch);
     punch_end(&punch);
