@@ -85,9 +85,10 @@ struct heap {
     struct heap *next_orphan;
     struct {
         size_t live_bytes, free_bytes, spans;
-    } seen;               /* by the last detailed census (census.h) */
-    bool fork_held;       /* fork.c: the forking thread has taken the lock */
-    _Atomic bool jumped;  /* a thread has left a hit half done: a block of a span of this heap may be neither free nor in use */
+    } seen;         /* by the last detailed census (census.h) */
+    bool fork_held; /* fork.c: the forking thread has taken the lock */
+    _Atomic bool
+        jumped; /* a thread has left a hit half done: a block of a span of this heap may be neither free nor in use */
     bool fork_lost;       /* fork.c: its thread is in the middle of an operation, so the child cannot use it */
     pthread_mutex_t life; /* robust, held by the owner: tells that a thread ended without a word */
 };

@@ -99,7 +99,8 @@ static void span_to_current(struct heap *heap, struct span *span) {
     span->flags = (uint8_t)((span->flags & ~SPAN_PUNCHED) | SPAN_CURRENT);
     span->used++;
     span_set_owner(span, heap);
-    if (span->class < TINY_CLASSES) heap->lender[span->class] = CLASSES; /* it may have borrowed, and serve another class now */
+    if (span->class < TINY_CLASSES)
+        heap->lender[span->class] = CLASSES; /* it may have borrowed, and serve another class now */
     current_set(heap, span->class, span);
 }
 
@@ -257,7 +258,8 @@ static unsigned heap_server(struct heap *heap, unsigned class) {
     if (lender != CLASSES) { /* missed while borrowing */
         if (++heap->borrow_misses[class] < BORROW_MISSES) return lender;
         heap->lender[class] = CLASSES;
-        ready_set(heap, class, &span_none); /* nothing else takes the loan back where there is no memory for a span of its own */
+        ready_set(heap, class,
+                  &span_none); /* nothing else takes the loan back where there is no memory for a span of its own */
         return class;
     }
     if (heap->borrow_misses[class] >= BORROW_MISSES) return class;
@@ -402,4 +404,3 @@ void heap_trim(struct heap *heap) {
         span_retire(heap, span);
     }
 }
-

@@ -84,7 +84,8 @@ void heap_reset_shared(void) {
     static struct heap gone;
     atomic_store_explicit(&gone.state, HEAP_LOST, memory_order_relaxed);
     heap_init(&heap_shared);
-    for (struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+    for (struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         for (struct span *span = region->spans; span < region->spans + region_top(region) / SLICE_BYTES; span++)
             if (span->heap == &heap_shared) span->heap = &gone;
 }

@@ -32,7 +32,8 @@ tide_cold static const char *remote_validate(const struct span *span) {
                   "remote: a link that leads to no block");
         invariant(mid ? !mid_is_free(span, index) : !tiny_is_withheld(span, tiny_offset(block)),
                   "remote: a block that is free");
-        invariant(block->key == (mid ? mid_key(span, block) : tiny_key(span, block)), "remote: a block without its key");
+        invariant(block->key == (mid ? mid_key(span, block) : tiny_key(span, block)),
+                  "remote: a block without its key");
         link = (uint32_t)(uintptr_t)block->next;
     }
     invariant(link == 0, "remote: more blocks than counted");
@@ -68,7 +69,8 @@ tide_cold static bool span_is_of(const struct span *span, const struct heap *hea
 
 tide_cold static bool has_room(const struct span *span) {
     if (span->carved < span->capacity) return true;
-    if (span->kind == SPAN_TINY) return span->free != NULL || atomic_load_explicit(&span->punched, memory_order_relaxed) != 0;
+    if (span->kind == SPAN_TINY)
+        return span->free != NULL || atomic_load_explicit(&span->punched, memory_order_relaxed) != 0;
     return (mid_mask(span, 0) | mid_mask(span, 1) | mid_mask(span, 2)) != 0;
 }
 
@@ -82,7 +84,8 @@ tide_cold static const char *class_validate(struct heap *heap, unsigned class) {
     for (const struct span *span = heap->listed[class].first; span != NULL; prev = span, span = span->next) {
         invariant(span_is_of(span, heap, class) && (span->flags & SPAN_LISTED) != 0, "heap: listed span");
         invariant(span->prev == prev, "heap: list of spans");
-        invariant(prev == NULL || (prev->flags & SPAN_PUNCHED) <= (span->flags & SPAN_PUNCHED), "heap: punched spans are not last");
+        invariant(prev == NULL || (prev->flags & SPAN_PUNCHED) <= (span->flags & SPAN_PUNCHED),
+                  "heap: punched spans are not last");
         validated(span_validate(span));
         invariant(!is_exact(heap) || (span->used != 0 && has_room(span)), "heap: a listed span that is empty or full");
     }
@@ -108,7 +111,8 @@ tide_cold static const char *ready_validate(const struct heap *heap) {
 
 tide_cold static const char *queue_validate(const struct heap *heap, const struct span *span) {
     size_t limit = 0;
-    for (const struct region *region = &region_main; region != NULL; region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
+    for (const struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
         limit += region_top(region) / SLICE_BYTES;
     for (; span != NULL; span = span->remote_next) {
         invariant(limit-- != 0, "heap: a circle of queued spans");

@@ -5,8 +5,8 @@
 
 #ifdef TIDE_DEBUG
 
-static const char *const rank_names[RANKS] = {"unranked", "life pause",   "life", "keeper", "claim", "registry",
-                                              "heap",     "shared heap", "run",  "meta"};
+static const char *const rank_names[RANKS] = {"unranked", "life pause", "life",        "keeper", "claim",
+                                              "registry", "heap",       "shared heap", "run",    "meta"};
 
 /* The first lock of each rank that the thread has taken. A jump may have left a note of a lock that is dropped by now, so the lock is asked. */
 static __thread struct os_lock *rank_held[RANKS] __attribute__((tls_model("initial-exec")));

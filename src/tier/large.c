@@ -173,8 +173,7 @@ bool large_trim_step(struct large_trim *trim) {
     size_t end = region_top(trim->region) / SLICE_BYTES;
     size_t stop = size_min(end, trim->slice + TRIM_STEP_SLICES);
     while (trim->slice < stop) {
-        bool free =
-            trim->slice % CHUNK_SLICES == 0 && seems_free(&trim->region->chunks[trim->slice / CHUNK_SLICES]);
+        bool free = trim->slice % CHUNK_SLICES == 0 && seems_free(&trim->region->chunks[trim->slice / CHUNK_SLICES]);
         trim->slice += free ? CHUNK_SLICES : trim_block(trim, &trim->region->spans[trim->slice]);
     }
     if (trim->slice < end) return true;
@@ -189,11 +188,13 @@ const char *large_validate(const struct span *head) {
     size_t first = region_slice(region, head), slices = head->large.slices;
     invariant(head->kind == SPAN_LARGE && (head->flags & ~(SPAN_GROWN | SPAN_MOVED)) == 0, "large: kind");
     invariant(slices != 0 && slices <= region_top(region) / SLICE_BYTES - first, "large: slices");
-    invariant(head->large.bytes != 0 && head->large.bytes % os_page_bytes == 0 && slices_of(head->large.bytes) == slices,
+    invariant(head->large.bytes != 0 && head->large.bytes % os_page_bytes == 0 &&
+                  slices_of(head->large.bytes) == slices,
               "large: bytes");
     for (size_t i = 0; i < slices; i++) {
         const struct chunk *chunk = &region->chunks[(first + i) / CHUNK_SLICES];
-        invariant(((chunk->free | chunk->purging) >> (first + i) % CHUNK_SLICES & 1) == 0, "large: a slice of it is free");
+        invariant(((chunk->free | chunk->purging) >> (first + i) % CHUNK_SLICES & 1) == 0,
+                  "large: a slice of it is free");
         invariant(i == 0 || head[i].kind == SPAN_FREE, "large: a span inside it");
     }
     return NULL;

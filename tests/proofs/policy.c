@@ -12,7 +12,10 @@
 static struct policy_sight last;
 
 static struct policy_sight sight_any(void) {
-    struct policy_sight sight = {.now_ns = nondet_u64(), .dirty_bytes = nondet_size(), .dirty_low_bytes = nondet_size(), .clean_taken_bytes = nondet_u64()};
+    struct policy_sight sight = {.now_ns = nondet_u64(),
+                                 .dirty_bytes = nondet_size(),
+                                 .dirty_low_bytes = nondet_size(),
+                                 .clean_taken_bytes = nondet_u64()};
     for (unsigned tier = 0; tier < TIER_COUNT; tier++) sight.taken_bytes[tier] = nondet_u64();
     return sight;
 }
@@ -47,7 +50,8 @@ static void state_sane(const struct policy *policy) {
 
 static void plan_sane(const struct policy *policy, struct policy_plan plan, const struct policy_sight *sight) {
     prove(plan.until_ns == POLICY_FOREVER || plan.until_ns - sight->now_ns <= PATIENCE_MAX_NS);
-    prove(plan.keep_bytes != 0 || plan.until_ns == POLICY_FOREVER || policy->held); /* everything went: no need to come back */
+    prove(plan.keep_bytes != 0 || plan.until_ns == POLICY_FOREVER ||
+          policy->held); /* everything went: no need to come back */
     if (!policy->held) prove(plan.keep_bytes <= sight->dirty_bytes);
     if (policy->mode == MODE_STATIC || policy->mode == MODE_FLUSH) prove(plan.keep_bytes == 0);
     prove(!policy->held || policy->mode == MODE_HYBRID);
@@ -81,8 +85,10 @@ void prove_any_history(void) {
 void prove_any_state(void) {
     struct policy policy;
     policy.mode = mode_any();
-    given(policy.window >= 1 && policy.window <= POLICY_WINDOWS && policy.misses <= MISSES_MAX && policy.known <= POLICY_HISTORY);
-    given(policy.patience_ns <= PATIENCE_MAX_NS && policy.calm_needed >= CALM_TICKS_MIN && policy.calm_needed <= CALM_TICKS_MAX);
+    given(policy.window >= 1 && policy.window <= POLICY_WINDOWS && policy.misses <= MISSES_MAX &&
+          policy.known <= POLICY_HISTORY);
+    given(policy.patience_ns <= PATIENCE_MAX_NS && policy.calm_needed >= CALM_TICKS_MIN &&
+          policy.calm_needed <= CALM_TICKS_MAX);
     given(!policy.held || policy.mode == MODE_HYBRID);
     for (unsigned tier = 0; tier < TIER_COUNT; tier++) given(policy.pools[tier].state <= POOL_PERFORMANCE);
     event(&policy, sight_any(), nondet_u64(), nondet_size());

@@ -17,7 +17,9 @@ static inline int proof_popcount(uint64_t word) {
     word = word - (word >> 1 & UINT64_C(0x5555555555555555));
     word = (word & UINT64_C(0x3333333333333333)) + (word >> 2 & UINT64_C(0x3333333333333333));
     word = (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
-    return (int)(word + (word >> 8) + (word >> 16) + (word >> 24) + (word >> 32) + (word >> 40) + (word >> 48) + (word >> 56)) & 127;
+    return (int)(word + (word >> 8) + (word >> 16) + (word >> 24) + (word >> 32) + (word >> 40) + (word >> 48) +
+                 (word >> 56)) &
+           127;
 }
 static inline int proof_ctz(uint64_t word) {
     __CPROVER_assert(word != 0, "the lowest one of a word that is not zero");

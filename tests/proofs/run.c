@@ -83,7 +83,8 @@ static void whole(void) {
         prove((chunk->free & chunk->purging) == 0);
         dirty += bits_count(chunk->free & chunk->dirty);
         uint16_t bin = CHUNK_NO_BIN;
-        if (chunk->free != 0) bin = (uint16_t)bins_index(bits_longest_run(chunk->free), (chunk->free & chunk->dirty) != 0);
+        if (chunk->free != 0)
+            bin = (uint16_t)bins_index(bits_longest_run(chunk->free), (chunk->free & chunk->dirty) != 0);
         prove(chunk->bin == bin);
         unsigned any = nondet_unsigned();
         given(any < BIN_COUNT);
@@ -133,7 +134,8 @@ void prove_find_in_chunk(void) {
     given(count >= 1 && count <= WITHIN_CHUNK_MAX && shift <= 1 && other < SLICES);
     size_t alignment = (size_t)1 << shift, slice = find_in_chunk(&region_main, count, alignment);
     if (slice != NO_SLICE)
-        prove(fits(all_free(), slice, count) && slice % alignment == 0 && slice / CHUNK_SLICES == (slice + count - 1) / CHUNK_SLICES);
+        prove(fits(all_free(), slice, count) && slice % alignment == 0 &&
+              slice / CHUNK_SLICES == (slice + count - 1) / CHUNK_SLICES);
     else if (alignment == 1)
         prove(!fits(all_free(), other, count) || other / CHUNK_SLICES != (other + count - 1) / CHUNK_SLICES);
 }

@@ -43,7 +43,7 @@ void prove_slices(void) {
 }
 
 static struct span tiny_any(unsigned class) {
-    struct span span = {.kind = SPAN_TINY, .class = (uint8_t)class, .block_bytes = (uint32_t)class_bytes(class)};
+    struct span span = {.kind = SPAN_TINY, .class = (uint8_t) class, .block_bytes = (uint32_t)class_bytes(class)};
     span.inverse = UINT32_MAX / span.block_bytes + 1; /* as tiny_init; prove_tiny_init says so */
     span.capacity = (uint16_t)(SLICE_BYTES / span.block_bytes);
     span.carved = nondet_u16();
@@ -164,14 +164,17 @@ static void bitmap_any(struct span *head) {
     head->used = nondet_u32();
     head->flags = nondet_u8();
     head->carved = nondet_u16();
-    given(head->used < UINT16_MAX && head->carved <= head->capacity && head->limit <= head->carved && head->word < MID_WORDS);
+    given(head->used < UINT16_MAX && head->carved <= head->capacity && head->limit <= head->carved &&
+          head->word < MID_WORDS);
     for (uint32_t word = 0; word < MID_WORDS; word++) {
         given(word >= head->word || head->free_mask[word] == 0);
         given(head->carved >= 64 * word + 64 ||
               head->free_mask[word] >> (head->carved > 64 * word ? head->carved - 64 * word : 0) == 0);
     }
 }
-static bool is_free(const struct span *head, uint32_t index) { return (head->free_mask[index / 64] >> (index % 64) & 1) != 0; }
+static bool is_free(const struct span *head, uint32_t index) {
+    return (head->free_mask[index / 64] >> (index % 64) & 1) != 0;
+}
 
 void prove_mid_pop(void) {
     struct span head = {0}, before;

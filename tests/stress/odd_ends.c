@@ -52,7 +52,8 @@ static void check_raw_exit(size_t count) {
         atomic_store(&raw_task, 0);
         CHECK(pthread_create(&thread, &attributes, raw_main, (void *)(uintptr_t)random_next(&seed)) == 0);
         /* One at a time: the table is the thread's until the kernel has no such task any more. */
-        while (atomic_load(&raw_task) == 0 || syscall(SYS_tgkill, getpid(), atomic_load(&raw_task), 0) == 0) clock_sleep_us(500);
+        while (atomic_load(&raw_task) == 0 || syscall(SYS_tgkill, getpid(), atomic_load(&raw_task), 0) == 0)
+            clock_sleep_us(500);
     }
     CHECK(pthread_attr_destroy(&attributes) == 0);
     shadow_table_verify(table, RECORDS);

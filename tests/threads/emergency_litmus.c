@@ -25,8 +25,12 @@ struct span *run_take(size_t slices, size_t alignment) {
     CHECK(region_main.base != 0);
     return spans;
 }
-struct region *region_of(const void *address) { return address != NULL ? &region_main : NULL; }
-struct region *region_of_span(const struct span *span) { return span != NULL ? &region_main : NULL; }
+struct region *region_of(const void *address) {
+    return address != NULL ? &region_main : NULL;
+}
+struct region *region_of_span(const struct span *span) {
+    return span != NULL ? &region_main : NULL;
+}
 void *os_reserve(size_t bytes, size_t alignment) {
     (void)bytes, (void)alignment;
     return NULL;
@@ -39,7 +43,9 @@ void block_fatal_free(const char *function, const void *address) { check_die("%s
 static uint64_t seed, steps;
 static _Atomic uint32_t owners[EMERGENCY_BLOCKS]; /* by number: whose it is, 0: nobody's */
 
-static uint32_t number_of(const char *block) { return (uint32_t)((size_t)(block - emergency_start) / EMERGENCY_BLOCK_BYTES); }
+static uint32_t number_of(const char *block) {
+    return (uint32_t)((size_t)(block - emergency_start) / EMERGENCY_BLOCK_BYTES);
+}
 
 static void *thread_main(void *argument) {
     uint32_t self = (uint32_t)(uintptr_t)argument;
@@ -57,7 +63,8 @@ static void *thread_main(void *argument) {
             *slot = emergency_take(100, 16);
             if (*slot == NULL) continue;
             uint32_t number = number_of(*slot);
-            CHECK(number < EMERGENCY_BLOCKS && atomic_exchange_explicit(&owners[number], self, memory_order_relaxed) == 0);
+            CHECK(number < EMERGENCY_BLOCKS &&
+                  atomic_exchange_explicit(&owners[number], self, memory_order_relaxed) == 0);
             *(uint64_t *)(void *)*slot = (uint64_t)self << 32 | number;
         }
     }
@@ -74,7 +81,8 @@ int main(int argc, char **argv) {
     static void *spare[SPARE_MIN];
     for (unsigned i = 0; i < SPARE_MIN; i++) spare[i] = emergency_take(1, 1);
     pthread_t threads[THREADS_MAX];
-    for (unsigned i = 0; i < count; i++) CHECK(pthread_create(&threads[i], NULL, thread_main, (void *)(uintptr_t)(i + 1)) == 0);
+    for (unsigned i = 0; i < count; i++)
+        CHECK(pthread_create(&threads[i], NULL, thread_main, (void *)(uintptr_t)(i + 1)) == 0);
     for (unsigned i = 0; i < count; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     const char *broken = emergency_validate(true);
     CHECKF(broken == NULL, "%s", broken);

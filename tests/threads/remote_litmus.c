@@ -53,7 +53,8 @@ static void *pusher_main(void *argument) {
         uint64_t value = random_next(&random);
         blocks[block / BLOCKS][block % BLOCKS].written = value;
         known[block].expected = value;
-        remote_push(&spans[block / BLOCKS], &blocks[block / BLOCKS][block % BLOCKS].links, block % BLOCKS * (BLOCK_BYTES / GRANULE_BYTES));
+        remote_push(&spans[block / BLOCKS], &blocks[block / BLOCKS][block % BLOCKS].links,
+                    block % BLOCKS * (BLOCK_BYTES / GRANULE_BYTES));
     }
 }
 
@@ -120,6 +121,7 @@ int main(int argc, char **argv) {
     atomic_store(&over, true);
     for (unsigned i = 0; i < pushers; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     CHECK(remote_take_queue(&heap) == NULL && spans[0].remote == 0 && spans[1].remote == 0);
-    printf("%llu blocks collected, spans withdrawn %llu times\n", (unsigned long long)collected, (unsigned long long)withdrawn);
+    printf("%llu blocks collected, spans withdrawn %llu times\n", (unsigned long long)collected,
+           (unsigned long long)withdrawn);
     return 0;
 }

@@ -76,9 +76,10 @@ static void *reader_main(void *argument) {
             continue;
         }
         good++;
-        CHECKF(seen.at_ns == before && seen.kind == before % 7 + 1 && seen.given_bytes == 3 * before && seen.argument == ~before,
-               "event %llu: at %llu, kind %u, given %llu", (unsigned long long)before, (unsigned long long)seen.at_ns, seen.kind,
-               (unsigned long long)seen.given_bytes);
+        CHECKF(seen.at_ns == before && seen.kind == before % 7 + 1 && seen.given_bytes == 3 * before &&
+                   seen.argument == ~before,
+               "event %llu: at %llu, kind %u, given %llu", (unsigned long long)before, (unsigned long long)seen.at_ns,
+               seen.kind, (unsigned long long)seen.given_bytes);
         CHECK(&page->events[(before - 1) % WINDOW_EVENTS] == event);
     }
     atomic_fetch_add(&whole, good);
@@ -92,7 +93,8 @@ int main(int argc, char **argv) {
     CHECK(readers >= 1 && readers <= READERS_MAX);
     window_open();
     pthread_t threads[READERS_MAX];
-    for (unsigned i = 0; i < readers; i++) CHECK(pthread_create(&threads[i], NULL, reader_main, (void *)(uintptr_t)(i + 1)) == 0);
+    for (unsigned i = 0; i < readers; i++)
+        CHECK(pthread_create(&threads[i], NULL, reader_main, (void *)(uintptr_t)(i + 1)) == 0);
     for (uint64_t number = 1; number <= events; number++) {
         now_ns = number;
         window_tell((enum window_event_kind)(number % 7 + 1), 3 * number, ~number);
@@ -100,6 +102,7 @@ int main(int argc, char **argv) {
     atomic_store(&over, true);
     for (unsigned i = 0; i < readers; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     CHECK(atomic_load(&whole) > 0);
-    printf("%llu events read whole, %llu left because they changed\n", (unsigned long long)whole, (unsigned long long)torn);
+    printf("%llu events read whole, %llu left because they changed\n", (unsigned long long)whole,
+           (unsigned long long)torn);
     return 0;
 }

@@ -8,9 +8,7 @@
 /* What the layer below would do. */
 static char said[512];
 static const char *expected;
-void os_print_error(const char *text, size_t length) {
-    memcpy(said, text, size_min(length, sizeof said - 1));
-}
+void os_print_error(const char *text, size_t length) { memcpy(said, text, size_min(length, sizeof said - 1)); }
 void os_abort(void) {
     bool right = expected != NULL && strcmp(said, expected) == 0;
     if (!right) fprintf(stderr, "abort with: %s", said);
@@ -30,8 +28,9 @@ struct fake fake; /* for assert_fatal */
         assert_int_equal(status_, 0); \
     } while (0)
 
-static struct os_lock claim = OS_LOCK(RANK_CLAIM), registry = OS_LOCK(RANK_REGISTRY), heaps[2] = {OS_LOCK(RANK_HEAP), OS_LOCK(RANK_HEAP)},
-                      run = OS_LOCK(RANK_RUN), meta = OS_LOCK(RANK_META);
+static struct os_lock claim = OS_LOCK(RANK_CLAIM), registry = OS_LOCK(RANK_REGISTRY),
+                      heaps[2] = {OS_LOCK(RANK_HEAP), OS_LOCK(RANK_HEAP)}, run = OS_LOCK(RANK_RUN),
+                      meta = OS_LOCK(RANK_META);
 
 static void test_rising(void **state) {
     (void)state;
@@ -58,15 +57,16 @@ static void test_rising(void **state) {
 static void test_falling(void **state) {
     (void)state;
     assert_fatal("tidemalloc: lock order: claim wanted while run is held\n", os_lock_take(&run); os_lock_take(&claim));
-    assert_fatal("tidemalloc: lock order: registry wanted while heap is held\n", os_lock_take(&claim); os_lock_take(&heaps[1]);
-                 os_lock_take(&registry));
+    assert_fatal("tidemalloc: lock order: registry wanted while heap is held\n", os_lock_take(&claim);
+                 os_lock_take(&heaps[1]); os_lock_take(&registry));
     assert_fatal("tidemalloc: lock order: run wanted while meta is held\n", os_lock_take(&run); os_lock_drop(&run);
                  os_lock_take(&meta); os_lock_take(&run));
 }
 
 static void test_two_heaps(void **state) {
     (void)state;
-    assert_fatal("tidemalloc: lock order: heap wanted while heap is held\n", os_lock_take(&heaps[0]); os_lock_take(&heaps[1]));
+    assert_fatal("tidemalloc: lock order: heap wanted while heap is held\n", os_lock_take(&heaps[0]);
+                 os_lock_take(&heaps[1]));
     os_lock_take(&registry); /* as fork does */
     os_lock_take(&heaps[0]);
     os_lock_take(&heaps[1]);
@@ -82,7 +82,8 @@ static void test_to_try_is_free(void **state) {
     os_lock_take(&meta);
     assert_true(os_lock_try(&run));
     assert_true(os_lock_try(&claim));
-    assert_fatal("tidemalloc: lock order: registry wanted while run is held\n", os_lock_drop(&meta); os_lock_take(&registry));
+    assert_fatal("tidemalloc: lock order: registry wanted while run is held\n", os_lock_drop(&meta);
+                 os_lock_take(&registry));
     os_lock_drop(&run);
     os_lock_drop(&meta);
     os_lock_take(&registry);
@@ -142,8 +143,9 @@ static void test_exclusion(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rising),    cmocka_unit_test(test_falling),       cmocka_unit_test(test_two_heaps),  cmocka_unit_test(test_to_try_is_free),
-        cmocka_unit_test(test_abandoned), cmocka_unit_test(test_other_threads), cmocka_unit_test(test_exclusion),
+        cmocka_unit_test(test_rising),         cmocka_unit_test(test_falling),   cmocka_unit_test(test_two_heaps),
+        cmocka_unit_test(test_to_try_is_free), cmocka_unit_test(test_abandoned), cmocka_unit_test(test_other_threads),
+        cmocka_unit_test(test_exclusion),
     };
     return unit_run(tests, COUNT_OF(tests));
 }

@@ -14,9 +14,7 @@
 #include "span/run.h"
 #include "unit.h"
 
-static void start(void) {
-    options.reserve_bytes = GIB;
-}
+static void start(void) { options.reserve_bytes = GIB; }
 
 static void validate(void) {
     assert_valid(run_validate());

@@ -133,8 +133,7 @@ static void test_random(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_carve_4k), cmocka_unit_test(test_carve_16k), cmocka_unit_test(test_carve_64k),
-        cmocka_unit_test(test_is_block), cmocka_unit_test(test_push_pop),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_is_block), cmocka_unit_test(test_push_pop),  cmocka_unit_test(test_random),
     };
     return unit_run(tests, COUNT_OF(tests));
 }

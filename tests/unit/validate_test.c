@@ -131,7 +131,8 @@ static struct block *tiny_first(void) { return tiny_listed->free; }
 #define BREAKS(X) \
     X(slice_twice, "chunk: a slice is free and on its way back", chunk->purging |= free_bit()) \
     X(not_described, "chunk: used, not described", chunk->described = false) \
-    X(free_with_span, "chunk: a free slice has a span", region_main.spans[chunk_index * CHUNK_SLICES + bits_lowest(chunk->free)].used = 1) \
+    X(free_with_span, "chunk: a free slice has a span", \
+      region_main.spans[chunk_index * CHUNK_SLICES + bits_lowest(chunk->free)].used = 1) \
     X(wrong_bin, "chunk: in the wrong bin", chunk->bin--) \
     X(bin_without, "chunk: its bin does not know it", *word_of_chunk() &= ~(UINT64_C(1) << chunk_index)) \
     X(summary, "bins: summary", region_main.bins.summary[chunk->bin] = 0) \
@@ -168,7 +169,8 @@ static struct block *tiny_first(void) { return tiny_listed->free; }
     X(tiny_carved, "tiny: capacity", tiny_current->carved = TINY_PER_SPAN + 1) \
     X(tiny_limit, "tiny: limit", tiny_current->limit += TINY_BYTES) \
     X(tiny_mask, "tiny: punched where nothing was touched", tiny_current->punched = 0x8000) \
-    X(tiny_link, "tiny: a link that leads to no block", tiny_first()->next = (struct block *)(void *)((char *)tiny_first() + 16)) \
+    X(tiny_link, "tiny: a link that leads to no block", \
+      tiny_first()->next = (struct block *)(void *)((char *)tiny_first() + 16)) \
     X(tiny_foreign, "tiny: a link that leads to no block", tiny_first()->next = tiny_current->free) \
     X(tiny_circle, "tiny: a circle of free blocks", tiny_first()->next = tiny_first()) \
     X(tiny_no_key, "tiny: a free block without its key", tiny_first()->key ^= 16) \
@@ -215,7 +217,8 @@ static struct block *tiny_first(void) { return tiny_listed->free; }
     X(listed_prev, "heap: list of spans", tiny_listed2->prev = NULL) \
     X(listed_last, "heap: end of a list of spans", heap->listed[tiny_class].last = tiny_listed) \
     X(listed_order, "heap: punched spans are not last", tiny_listed->flags |= SPAN_PUNCHED; tiny_listed->owner = NULL) \
-    X(listed_full, "heap: a listed span that is empty or full", tiny_listed->free = NULL; tiny_listed->used = TINY_PER_SPAN) \
+    X(listed_full, "heap: a listed span that is empty or full", tiny_listed->free = NULL; \
+      tiny_listed->used = TINY_PER_SPAN) \
     X(listed_empty, "heap: a listed span that is empty or full", mid_listed->used = 0; \
       mid_listed->free_mask[0] = (UINT64_C(1) << mid_listed->capacity) - 1) \
     X(ready, "heap: a ready span that is not current", heap->ready[TINY_BYTES / 16] = &span_none) \
@@ -240,7 +243,8 @@ static struct block *tiny_first(void) { return tiny_listed->free; }
     X(large_beyond, "large: slices", large->large.slices = region_top(&region_main) / SLICE_BYTES) \
     X(large_bytes, "large: bytes", large->large.bytes += 2 * SLICE_BYTES) \
     X(large_free, "large: a slice of it is free", \
-      region_main.chunks[(large - region_main.spans + 1) / CHUNK_SLICES].purging |= UINT32_C(1) << (large - region_main.spans + 1) % CHUNK_SLICES) \
+      region_main.chunks[(large - region_main.spans + 1) / CHUNK_SLICES].purging |= \
+      UINT32_C(1) << (large - region_main.spans + 1) % CHUNK_SLICES) \
     X(large_inside, "large: a span inside it", large[2].kind = SPAN_TINY)
 
 #define DEFINE(name, text, how) \
@@ -345,8 +349,9 @@ static void test_parts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_is_found), cmocka_unit_test(test_one_line),     cmocka_unit_test(test_slow_paths_see),
-        cmocka_unit_test(test_after_a_jump),  cmocka_unit_test(test_jump_is_noted), cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_each_is_found),  cmocka_unit_test(test_one_line),
+        cmocka_unit_test(test_slow_paths_see), cmocka_unit_test(test_after_a_jump),
+        cmocka_unit_test(test_jump_is_noted),  cmocka_unit_test(test_parts),
     };
     return unit_run(tests, COUNT_OF(tests));
 }
