@@ -16,6 +16,7 @@ size_t os_page_bytes = 4096;
 struct region region_main;
 struct heap *heap_all, heap_shared;
 struct os_lock heap_registry_lock;
+struct options options;
 static uint64_t now_ns;
 uint64_t os_now_ns(void) { return now_ns; }
 int os_process_id(void) { return 1; }
