@@ -21,19 +21,26 @@ static inline int proof_popcount(uint64_t word) {
                  (word >> 56)) &
            127;
 }
+/* By halves: solvers like that better than arithmetic. */
 static inline int proof_ctz(uint64_t word) {
+    int count = 0;
     __CPROVER_assert(word != 0, "the lowest one of a word that is not zero");
-    return proof_popcount((word & (0 - word)) - 1);
+    if ((word & UINT32_MAX) == 0) count += 32, word >>= 32;
+    if ((word & UINT16_MAX) == 0) count += 16, word >>= 16;
+    if ((word & UINT8_MAX) == 0) count += 8, word >>= 8;
+    if ((word & 15) == 0) count += 4, word >>= 4;
+    if ((word & 3) == 0) count += 2, word >>= 2;
+    return count + ((word & 1) == 0);
 }
 static inline int proof_clz(uint64_t word) {
+    int count = 0;
     __CPROVER_assert(word != 0, "the highest one of a word that is not zero");
-    word |= word >> 1;
-    word |= word >> 2;
-    word |= word >> 4;
-    word |= word >> 8;
-    word |= word >> 16;
-    word |= word >> 32;
-    return 64 - proof_popcount(word);
+    if (word >> 32 == 0) count += 32, word <<= 32;
+    if (word >> 48 == 0) count += 16, word <<= 16;
+    if (word >> 56 == 0) count += 8, word <<= 8;
+    if (word >> 60 == 0) count += 4, word <<= 4;
+    if (word >> 62 == 0) count += 2, word <<= 2;
+    return count + (word >> 63 == 0);
 }
 static inline bool proof_mul_overflow(size_t a, size_t b, size_t *product) {
     unsigned __int128 exact = (unsigned __int128)a * b;
