@@ -258,8 +258,8 @@ static unsigned heap_server(struct heap *heap, unsigned class) {
     if (lender != CLASSES) { /* missed while borrowing */
         if (++heap->borrow_misses[class] < BORROW_MISSES) return lender;
         heap->lender[class] = CLASSES;
-        ready_set(heap, class,
-                  &span_none); /* nothing else takes the loan back where there is no memory for a span of its own */
+        /* Nothing else takes the loan back where there is no memory for a span of its own. */
+        ready_set(heap, class, &span_none);
         return class;
     }
     if (heap->borrow_misses[class] >= BORROW_MISSES) return class;

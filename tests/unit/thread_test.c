@@ -325,8 +325,11 @@ static void test_abandon_shared(void **state) {
     assert_int_equal(fake_locks_held(), 0);
     assert_valid(heap_validate(&heap_shared));
 
-    for (size_t i = 0; i < COUNT_OF(old); i++) /* the old spans empty */
-        if (i % (SLICE_BYTES / 1024) != 0 || i / (SLICE_BYTES / 1024) == 2) heap_free(old[i]);
+    for (size_t i = 0; i < COUNT_OF(old); i++) { /* the old spans empty */
+        if (i % (SLICE_BYTES / 1024) == 0 && i / (SLICE_BYTES / 1024) != 2) continue;
+        heap_free(old[i]);
+        assert_valid(heap_validate(&heap_shared));
+    }
     struct thread_record mine = heap_record;
     heap_record.self = NULL;
     heap_record.ended = true;
