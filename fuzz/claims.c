@@ -26,7 +26,8 @@ static bool actor_lives[ACTORS];
 static struct input *input;
 
 static struct block_of_ours {
-    char *at; /* NULL: none */
+    char *at;  /* NULL: none */
+    bool held; /* an operation on it is under way */
     size_t size, usable;
     uint64_t seed;
     uint8_t kind;
@@ -71,13 +72,15 @@ static void census_must_count(void) {
     must(census.runs.dirty_bytes == run_flow(false).dirty_bytes);
 }
 
+static void all_must_be_valid(void) {
+    const char *broken = region_main.base != 0 ? heap_validate_all() : run_validate();
+    must_be(broken == NULL, "%s", broken);
+}
+
 static void all_must_hold(void) {
     must(fake_locks_held() == 0);
-    must(run_validate() == NULL);
+    all_must_be_valid();
     if (region_main.base == 0) return;
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->state != HEAP_LOST) must(heap_validate(heap) == NULL);
-    must(heap_validate(&heap_shared) == NULL);
     census_must_count();
     must(fake_locks_held() == 0);
 }
@@ -120,7 +123,7 @@ static void block_made(struct block_of_ours *block, void *at, size_t size, size_
     struct block_info info = block_describe("fuzz", at);
     must(info.usable_bytes >= size);
     must((uintptr_t)at % alignment == 0);
-    *block = (struct block_of_ours){at, size, info.usable_bytes, ++seeds, info.kind};
+    *block = (struct block_of_ours){at, block->held, size, info.usable_bytes, ++seeds, info.kind};
     live_bytes += block->usable;
     blocks_must_be_apart(block);
     fuzz_fill(at, size, block->seed);
@@ -173,12 +176,15 @@ static void job_work(void) {
     struct block_of_ours *block = turn.block;
     unsigned how = turn.how;
     size_t size = turn.size;
+    if (block->held) return;
+    block->held = true;
     if (block->at == NULL)
         take(block, how, size);
     else if (how % 3 == 0)
         resize(block, size);
     else
         give(block);
+    block->held = false;
 }
 
 /* Enough blocks of one size for some spans, of which a few stay: what punching is for. */
@@ -187,27 +193,36 @@ static void job_crowd(void) {
     unsigned how = turn.how;
     size_t size = turn.size % 4000 + 1, count = size_max(size_min(CROWD, 400 * KIB / size), 1);
     struct block_of_ours *block = turn.block;
-    static void *crowd[CROWD];
+    void *crowd[CROWD];
     size_t kept = how % count;
+    if (block->held) return;
+    block->held = true;
     for (size_t i = 0; i < count; i++) crowd[i] = heap_malloc(size);
     for (size_t i = 0; i < count; i++)
         if (i != kept || block->at != NULL) heap_free(crowd[i]);
     if (block->at == NULL) block_made(block, crowd[kept], size, 16);
+    block->held = false;
 }
 
-/* The same in a signal handler, which interrupts an operation of its thread. */
-static void job_inside(void) {
-    bool large = turn.block->at != NULL && turn.block->kind == SPAN_LARGE;
-    heap_enter();
-    bool before = fake.on_signal_stack;
-    fake.on_signal_stack = true;
-    if (turn.block->at == NULL) {
-        job_work();
-    } else {
-        give(turn.block);
-        deferred = deferred || large;
-    }
+/* A signal handler that interrupts an operation of its thread: malloc or free. */
+static void handler(void) {
+    struct block_of_ours *block = turn.block;
+    unsigned how = turn.how;
+    if (block->held) return;
+    bool before = fake.on_signal_stack, large = block->at != NULL && block->kind == SPAN_LARGE;
+    fake.on_signal_stack = block->held = true;
+    if (block->at == NULL)
+        take(block, how, turn.size);
+    else
+        give(block);
+    deferred = deferred || large;
     fake.on_signal_stack = before;
+    block->held = false;
+}
+
+static void job_inside(void) {
+    heap_enter();
+    handler();
     heap_leave();
 }
 
@@ -249,22 +264,40 @@ static void sweep(unsigned how) {
     must(sweep.returned_bytes % os_page_bytes == 0);
 }
 
+static void heal(void) {
+    fake_heal();
+    fake.budget_bytes = SIZE_MAX;
+    refused = false;
+}
+
+/* All blocks were freed, and all heaps swept: no span is kept, but those of heaps that were given up. */
+static void no_span_must_be_left(void) {
+    struct census census;
+    census_take_inside(&census);
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
+        if (heap->state == HEAP_LOST) return;
+    must(census.empty_bytes[TIER_TINY_INDEX] + census.empty_bytes[TIER_MID_INDEX] == 0);
+}
+
 /* In a forked child there is this thread only, and all blocks. */
+static unsigned between; /* see below */
 static void child_checks(void) {
     must(fake_locks_held() == 0);
     if (region_main.base == 0) fuzz_child_end();
-    refused = true; /* what the input had in store stays in force */
+    between = 0;
+    heal();
+    failed_before = fake.failed;
     for (struct block_of_ours *block = blocks; block < blocks + BLOCKS; block++)
-        if (block->at != NULL) give(block);
-    must(run_validate() == NULL);
+        if (block->at != NULL && !block->held) give(block);
     must(claim_begin());
     claim_mark(fake.now_ns);
+    claim_mark_self(fake.now_ns);
     sweep(3 + 8);
     heap_step_back();
     claim_end();
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->state != HEAP_LOST) must(heap_validate(heap) == NULL);
-    must(run_validate() == NULL);
+    all_must_be_valid();
+    census_must_count();
+    no_span_must_be_left();
     fuzz_child_end();
 }
 
@@ -306,32 +339,41 @@ static void turn_take(void) {
     turn.size = size_take();
 }
 
-/* Something happens in another thread while this one is in a system call. */
-static unsigned between; /* calls until then; 0: never */
-static void come_between(void) {
+/* While a thread is in a system call something happens: in another thread, if nobody's lock is in its way, or in a handler of its own. */
+/* `between`: calls until then; 0: never. */
+static void another_comes_between(unsigned what, unsigned who) {
     unsigned locks = fake_locks_held();
-    bool claimer = locks == 1 && os_lock_is_mine(&claim_lock);
-    if (between == 0 || --between != 0 || (locks != 0 && !claimer) || refused) return;
-    unsigned what = input_byte(input), who = what >> 4 & 3;
-    if (who == 0) return;
-    turn_take();
-    turn.size %= MIB; /* who finds no memory would wait for the claimer */
-    if (what % 16 == 15 && may_run(who - 1)) {
-        actor_ends(who - 1);
-    } else if (!actor_lives[who - 1]) {
-        actor_begins(who - 1);
-    } else if (actors[who - 1].paused) {
-        actor_resume(&actors[who - 1]);
+    if (locks > 1 || (locks == 1 && !os_lock_is_mine(&claim_lock)) || refused) return;
+    if (what % 16 == 15 && may_run(who)) {
+        actor_ends(who);
+    } else if (!actor_lives[who]) {
+        actor_begins(who);
+    } else if (actors[who].paused) {
+        actor_resume(&actors[who]);
     } else {
         void (*jobs[])(void) = {job_work, job_work, job_crowd, job_inside, job_pause_inside, job_fork, job_fork_unseen};
-        run_as(who, jobs[what % (sizeof jobs / sizeof *jobs)]);
+        run_as(who + 1, jobs[what % (sizeof jobs / sizeof *jobs)]);
     }
 }
+
+static void come_between(void) {
+    if (between == 0 || --between != 0) return;
+    unsigned what = input_byte(input), who = what >> 4 & 3;
+    turn_take();
+    turn.size %= MIB; /* who finds no memory would wait for the claimer */
+    if (who != 0)
+        another_comes_between(what, who - 1);
+    else if (heap_is_busy() && fake.signals_blocked == 0)
+        handler();
+}
+
 static void on_call(enum fake_call call, void *at, size_t bytes) {
+    (void)call;
     (void)at;
     (void)bytes;
-    if (call == FAKE_BARRIER || call == FAKE_PURGE || call == FAKE_RENEW || call == FAKE_MOVE) come_between();
+    come_between();
 }
+
 static void on_resident(const void *at, size_t bytes) {
     (void)at;
     (void)bytes;
@@ -391,12 +433,6 @@ static void refuse(unsigned how) {
                   errors[how / 4 % 4]);
     }
     refused = true;
-}
-
-static void heal(void) {
-    fake_heal();
-    fake.budget_bytes = SIZE_MAX;
-    refused = false;
 }
 
 /* The input's thread goes on as the only one of a forked child; the others were never more than paper here. */

@@ -21,6 +21,9 @@ void real_end(void);
 /* Without a keeper the clock stands still but for this. */
 void real_clock_advance(uint64_t ns);
 
+/* Called before the library makes one of the calls above while the thread is inside an operation, and signals could come: as a handler would be. */
+extern void (*real_interrupt)(void);
+
 bool real_validate(void); /* no other thread is inside an operation */
 
 #endif

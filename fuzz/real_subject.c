@@ -2,6 +2,7 @@
  * noted; its clock is virtual while it has no thread of its own. */
 #include "os/call.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdatomic.h>
 
@@ -35,9 +36,13 @@ static int call_must_fail(enum real_call call) {
     return script.error;
 }
 
+void (*real_interrupt)(void);
+static void interrupt(void);
+
 static long fuzz_call6(long number, long a, long b, long c, long d, long e, long f) {
     enum real_call call = call_kind(number);
     if (call != REAL_CALLS) {
+        interrupt();
         int error = call_must_fail(call);
         if (error == 0) error = call_must_fail(REAL_ANY);
         if (error != 0) return -error;
@@ -52,6 +57,23 @@ static long fuzz_call6(long number, long a, long b, long c, long d, long e, long
 #include "tidemalloc.c"
 
 #undef clock_gettime
+
+/* A handler runs below the kernel's frame, which lies below the interrupted ones. */
+static __attribute__((noinline)) void run_below(volatile char *room) {
+    room[0] = 0;
+    real_interrupt();
+    room[1] = 0;
+}
+
+static void interrupt(void) {
+    sigset_t blocked;
+    if (real_interrupt == NULL || !heap_is_busy()) return;
+    if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) != 0 || sigismember(&blocked, SIGUSR1)) return;
+    volatile char frame[2 * SIGNAL_FRAME_MIN_BYTES];
+    int error = errno;
+    run_below(frame);
+    errno = error;
+}
 
 void real_fail(enum real_call call, unsigned nth, unsigned count, int error) {
     script.error = error;
@@ -73,20 +95,35 @@ int fuzz_clock_gettime(clockid_t clock, struct timespec *now) {
 
 void real_clock_advance(uint64_t ns) { clock_now_ns += ns; }
 
+/* A keeper that finds itself alone leaves by itself, and another thread waits for it: both must be gone before everything is as it was. */
+static size_t threads_before;
+
+static size_t thread_count(void) {
+    size_t count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    if (tasks == NULL) return 0;
+    while (readdir(tasks) != NULL) count++;
+    closedir(tasks);
+    return count;
+}
+
 void real_begin(size_t reserve_bytes, bool with_keeper) {
     if (os_page_bytes == 0) os_init();
     options.reserve_bytes = reserve_bytes;
     options.keeper = with_keeper;
     clock_is_virtual = !with_keeper;
+    threads_before = thread_count();
     life_begin(); /* the process may be another one since the constructor has run */
 }
 
-void real_end(void) { life_resume(life_pause() && false); }
+void real_end(void) {
+    if (options.keeper == 0) return;
+    life_resume(life_pause() && false);
+    while (thread_count() > threads_before) os_sleep_ns(1000000);
+}
 
 bool real_validate(void) {
-    if (region_main.base == 0) return true;
-    bool valid = run_validate() == NULL;
-    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
-        if (heap->state != HEAP_LOST) valid = valid && heap_validate(heap) == NULL;
-    return valid && heap_validate(&heap_shared) == NULL;
+    const char *broken = region_main.base != 0 ? heap_validate_all() : NULL;
+    if (broken != NULL) report_warning(broken, NULL);
+    return broken == NULL;
 }
