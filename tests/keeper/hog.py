@@ -16,7 +16,7 @@ from pathlib import Path
 
 SKIPPED = 77
 LIMIT_MIB, FILE_MIB, BURST_MIB = 48, 160, 96
-PATIENCE_S = 60
+PATIENCE_S = 20
 LEAST_KIB = 1024
 PRESSURE = Path("/proc/pressure/memory")
 
@@ -102,6 +102,7 @@ def main(library):
             for _ in range(FILE_MIB):
                 file.write(os.urandom(1 << 20))
             file.flush()
+            os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             before = stalled_us()
             hogs = [hog(group, file.name) for _ in range(3)]
