@@ -2,7 +2,7 @@
 # written then, not at configure time.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS tidemalloc tidemalloc_static EXPORT tidemallocTargets
+install(TARGETS tidemalloc tidemalloc_secure tidemalloc_static EXPORT tidemallocTargets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES include/tidemalloc.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

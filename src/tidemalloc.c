@@ -10,6 +10,7 @@
 #include "os/report.c"
 #include "os/wait.c"
 
+#include "span/guard.c"
 #include "span/meta.c"
 #include "span/region.c"
 #include "span/run.c"
@@ -30,6 +31,7 @@
 #include "heap/own.c"
 #include "heap/punch.c"
 #include "heap/remote.c"
+#include "heap/secure.c"
 #include "heap/thread.c"
 #include "heap/validate.c"
 #include "heap/whole.c"

@@ -10,8 +10,7 @@
 #include <dlfcn.h>
 
 #include "api/public.h"
-#include "heap/heap.h"
-#include "heap/whole.h"
+#include "heap/secure.h"
 #include "os/report.h"
 
 typedef void (*new_handler)(void);
@@ -46,7 +45,7 @@ static _Noreturn void throw_bad_alloc(void) {
 }
 
 static void *allocate(size_t size, size_t alignment) {
-    return alignment == 1 ? heap_malloc(size) : heap_malloc_aligned(alignment, size);
+    return alignment == 1 ? secure_malloc(size) : secure_malloc_aligned(alignment, size);
 }
 
 /* [new.delete.single]: call the new-handler until there is memory, or none is installed. */
@@ -87,12 +86,12 @@ static tide_cold void *new_failed_nothrow(size_t size, size_t alignment, const v
 #endif
 
 tide_inline void *new_block(size_t size) {
-    void *block = heap_malloc(size);
+    void *block = secure_malloc(size);
     return likely(block != NULL) ? block : new_failed(size, 1);
 }
 
 tide_inline void *new_aligned(size_t size, size_t alignment) {
-    void *block = heap_malloc_aligned(alignment, size);
+    void *block = secure_malloc_aligned(alignment, size);
     return likely(block != NULL) ? block : new_failed(size, alignment);
 }
 
@@ -113,10 +112,14 @@ tide_inline void *new_nothrow(size_t size, size_t alignment, const void *nothrow
 #define NEW_ALIGNED_NOTHROW(name) \
     PUBLIC void *name(size_t size, size_t alignment, const void *nothrow); \
     void *name(size_t size, size_t alignment, const void *nothrow) { return new_nothrow(size, alignment, nothrow); }
-/* delete needs neither size nor alignment; the other arguments are passed in registers and not looked at. */
+/* delete needs neither size nor alignment; the other arguments are passed in registers and not looked at, but for a size in the secure build. */
 #define DELETE(name) \
     PUBLIC void name(void *block); \
-    void name(void *block) { heap_free(block); }
+    void name(void *block) { secure_free(block); }
+
+#define DELETE_SIZED(name) \
+    PUBLIC void name(void *block, size_t size); \
+    void name(void *block, size_t size) { secure_free_sized("operator delete", block, size); }
 
 NEW(_Znwm)
 NEW(_Znam)
@@ -128,14 +131,14 @@ NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t)
 NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t)
 DELETE(_ZdlPv)
 DELETE(_ZdaPv)
-DELETE(_ZdlPvm)
-DELETE(_ZdaPvm)
+DELETE_SIZED(_ZdlPvm)
+DELETE_SIZED(_ZdaPvm)
 DELETE(_ZdlPvRKSt9nothrow_t)
 DELETE(_ZdaPvRKSt9nothrow_t)
 DELETE(_ZdlPvSt11align_val_t)
 DELETE(_ZdaPvSt11align_val_t)
-DELETE(_ZdlPvmSt11align_val_t)
-DELETE(_ZdaPvmSt11align_val_t)
+DELETE_SIZED(_ZdlPvmSt11align_val_t)
+DELETE_SIZED(_ZdaPvmSt11align_val_t)
 DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)
 

@@ -7,9 +7,7 @@
 #include <stdlib.h>
 
 #include "api/public.h"
-#include "heap/block.h"
-#include "heap/heap.h"
-#include "heap/whole.h"
+#include "heap/secure.h"
 #include "tidemalloc.h"
 
 #ifndef TIDE_PREFIXED /* not declared by every libc */
@@ -29,24 +27,24 @@ static void *bad_argument(void) {
 }
 
 /* Where these two lie within a cache line changes a pair by 5 %. */
-__attribute__((aligned(64))) PUBLIC void *STANDARD(malloc)(size_t size) { return heap_malloc(size); }
+__attribute__((aligned(64))) PUBLIC void *STANDARD(malloc)(size_t size) { return secure_malloc(size); }
 
-__attribute__((aligned(64))) PUBLIC void STANDARD(free)(void *block) { heap_free(block); }
+__attribute__((aligned(64))) PUBLIC void STANDARD(free)(void *block) { secure_free(block); }
 
 PUBLIC void *STANDARD(calloc)(size_t count, size_t size) {
     size_t bytes;
     if (unlikely(__builtin_mul_overflow(count, size, &bytes))) return out_of_memory();
-    return heap_calloc(bytes);
+    return secure_calloc(bytes);
 }
 
 /* The library calls no public function of its own: that name may be another allocator's in the program. */
 tide_inline void *resize(void *block, size_t size) {
-    if (unlikely(block == NULL)) return heap_malloc(size);
+    if (unlikely(block == NULL)) return secure_malloc(size);
     if (unlikely(size == 0)) { /* as glibc does */
-        heap_free(block);
+        secure_free(block);
         return NULL;
     }
-    return heap_realloc(block, size);
+    return secure_realloc(block, size);
 }
 
 PUBLIC void *STANDARD(realloc)(void *block, size_t size) { return resize(block, size); }
@@ -59,13 +57,13 @@ PUBLIC void *STANDARD(reallocarray)(void *block, size_t count, size_t size) {
 
 PUBLIC void *STANDARD(aligned_alloc)(size_t alignment, size_t size) {
     if (unlikely(!size_is_power(alignment))) return bad_argument();
-    return heap_malloc_aligned(alignment, size);
+    return secure_malloc_aligned(alignment, size);
 }
 
 PUBLIC int STANDARD(posix_memalign)(void **result, size_t alignment, size_t size) {
     if (unlikely(!size_is_power(alignment) || alignment % sizeof(void *) != 0)) return EINVAL;
     int error = errno;
-    void *block = heap_malloc_aligned(alignment, size);
+    void *block = secure_malloc_aligned(alignment, size);
     errno = error;
     if (unlikely(block == NULL)) return ENOMEM;
     *result = block;
@@ -76,7 +74,7 @@ PUBLIC int STANDARD(posix_memalign)(void **result, size_t alignment, size_t size
 PUBLIC void *STANDARD(memalign)(size_t alignment, size_t size) {
     if (unlikely(alignment > SIZE_MAX / 2 + 1)) return bad_argument();
     if (unlikely(!size_is_power(alignment))) alignment = alignment < 2 ? 1 : (size_t)2 << bits_highest(alignment);
-    return heap_malloc_aligned(alignment, size);
+    return secure_malloc_aligned(alignment, size);
 }
 
 static size_t page_bytes(void) {
@@ -84,26 +82,20 @@ static size_t page_bytes(void) {
     return os_page_bytes;
 }
 
-PUBLIC void *STANDARD(valloc)(size_t size) { return heap_malloc_aligned(page_bytes(), size); }
+PUBLIC void *STANDARD(valloc)(size_t size) { return secure_malloc_aligned(page_bytes(), size); }
 
 PUBLIC void *STANDARD(pvalloc)(size_t size) {
     if (unlikely(size > SIZE_MAX - page_bytes())) return out_of_memory();
-    return heap_malloc_aligned(page_bytes(), size_round_up(size, page_bytes()));
+    return secure_malloc_aligned(page_bytes(), size_round_up(size, page_bytes()));
 }
 
-PUBLIC void STANDARD(cfree)(void *block) { heap_free(block); }
+PUBLIC void STANDARD(cfree)(void *block) { secure_free(block); }
 
-PUBLIC void STANDARD(free_sized)(void *block, size_t size) {
-    (void)size;
-    heap_free(block);
-}
+PUBLIC void STANDARD(free_sized)(void *block, size_t size) { secure_free_sized("free_sized()", block, size); }
 
 PUBLIC void STANDARD(free_aligned_sized)(void *block, size_t alignment, size_t size) {
     (void)alignment;
-    (void)size;
-    heap_free(block);
+    secure_free_sized("free_aligned_sized()", block, size);
 }
 
-PUBLIC size_t STANDARD(malloc_usable_size)(void *block) {
-    return block != NULL ? block_describe("malloc_usable_size()", block).usable_bytes : 0;
-}
+PUBLIC size_t STANDARD(malloc_usable_size)(void *block) { return block != NULL ? secure_usable_size(block) : 0; }

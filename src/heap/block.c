@@ -43,6 +43,7 @@ void block_fatal(const char *function, const void *address) {
     case SPAN_LARGE:
         if (offset != 0) fatal_inside(function, address, span_start(span));
         break;
+    case SPAN_HELD: block_fatal_free(function, address);
     case SPAN_FREE:
         if (run_was_used(span)) block_fatal_free(function, address);
         break;
@@ -69,7 +70,9 @@ struct block_info block_describe(const char *function, const void *address) {
                 ((const struct block *)address)->key != tiny_key(info.span, address);
         break;
     case SPAN_MID:
-        valid = mid_index(info.span, address) != MID_NO_BLOCK && !mid_is_free(info.span, mid_index(info.span, address));
+        valid = mid_index(info.span, address) != MID_NO_BLOCK &&
+                !mid_is_free(info.span, mid_index(info.span, address)) &&
+                ((const struct block *)address)->key != mid_key(info.span, address);
         break;
     case SPAN_LARGE:
         valid = (const char *)address == span_start(info.span);

@@ -4,8 +4,10 @@
 #include "heap/emergency.h"
 #include "heap/punch.h"
 #include "heap/remote.h"
+#include "heap/secure.h"
 #include "heap/thread.h"
 #include "heap/validate.h"
+#include "tier/large.h"
 
 struct os_lock claim_lock = OS_LOCK(RANK_CLAIM);
 struct claim_waits claim_waits;
@@ -126,8 +128,18 @@ static void sweep_heap(struct claim_sweep *sweep, struct heap *heap) {
     }
 }
 
+/* The secure build: blocks whose reuse is delayed go back first, in all heaps, since many of them belong to another heap than the one that has freed them. */
+static void sweep_delayed(struct heap *heap) {
+    os_lock_take(&heap->lock);
+    if (may_act(heap)) secure_settle(heap);
+    os_lock_drop(&heap->lock);
+}
+
 bool claim_sweep(struct claim_sweep *sweep) {
     emergency_settle(); /* what handlers have freed must not wait for the program's next operation */
+    large_settle();
+    if (SECURE_BUILD)
+        for (struct heap *heap = first_heap(); heap != NULL; heap = heap->next_heap) sweep_delayed(heap);
     sweep_heap(sweep, &heap_shared);
     for (struct heap *heap = first_heap(); heap != NULL; heap = heap->next_heap) {
         if (must_stop(sweep)) return false;
@@ -165,6 +177,7 @@ void claim_end(void) {
 
 void heap_reclaim(void) {
     struct claim_sweep sweep = {.tiers = TIER_BOTH};
+    large_settle();
     if (!claim_begin()) return;
     claim_mark(0);
     claim_sweep(&sweep);

@@ -4,6 +4,7 @@
 #include "heap/claim.h"
 #include "heap/emergency.h"
 #include "heap/own.h"
+#include "heap/secure.h"
 #include "heap/thread.h"
 #include "heap/validate.h"
 #include "tier/large.h"
@@ -17,6 +18,7 @@
 static size_t flush_heaps(unsigned tiers) {
     struct claim_sweep sweep = {.tiers = tiers, .punch_before_ns = UINT64_MAX};
     struct heap *self = heap_record.self != NULL ? heap_own() : NULL;
+    if (self != NULL) secure_settle(self);
     if (!claim_begin()) return 0;
     for (unsigned tries = 0; tries < FLUSH_TRIES; tries++) {
         struct claim_survey survey = claim_mark(os_now_ns());

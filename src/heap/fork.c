@@ -179,6 +179,7 @@ void heap_fork_child(void) {
         else
             inherit_own(heap);
     }
+    guard_forked();
     if (free) validate_child();
     release_all();
     heap_on_fork();

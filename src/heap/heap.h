@@ -42,6 +42,10 @@ enum heap_claim {
     HEAP_MARKED,  /* the thread is out of the heap, and cannot come back without the lock */
 };
 
+/* How many freed blocks wait in a heap of the secure build. Each may keep a span from going back as long as nobody settles them. */
+#define SECURE_DELAYED_TINY 64u
+#define SECURE_DELAYED_MID 8u
+
 struct thread_record;
 
 struct heap {
@@ -70,6 +74,12 @@ struct heap {
     _Atomic uint64_t mended_bytes; /* of pages that were given back from under live spans and are used again */
 
     struct span *undrained; /* taken from the queue below, not yet collected */
+#ifdef TIDE_SECURE
+    struct { /* secure.h */
+        void *tiny[SECURE_DELAYED_TINY];
+        void *mid[SECURE_DELAYED_MID];
+    } delayed;
+#endif
 
     _Alignas(64) _Atomic(struct span *) remote; /* see remote.h */
     _Atomic int state;

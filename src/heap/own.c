@@ -1,6 +1,7 @@
 #include "heap/own.h"
 
 #include "heap/remote.h"
+#include "heap/secure.h"
 #include "span/run.h"
 
 /* The borrow rule, for small programs: a class that has no span of its own takes the blocks of the next larger class that has one, up to
@@ -32,6 +33,7 @@ void heap_init(struct heap *heap) {
     memset(heap->borrow_misses, 0, sizeof heap->borrow_misses);
     memset(heap->streak, 0, sizeof heap->streak);
     heap->undrained = NULL;
+    secure_init(heap);
     atomic_store_explicit(&heap->remote, NULL, memory_order_relaxed);
 }
 
@@ -172,6 +174,7 @@ static void span_retire(struct heap *heap, struct span *span) {
     counter_add(&heap->retire_count, 1);
     heap->streak[span->class] = 0;
     if (span->kind == SPAN_MID) mid_clear_inner(span);
+    guard_span_clear(span);
     run_release_front(span, slices, touched);
 }
 
@@ -200,6 +203,14 @@ static struct span *span_fresh(struct heap *heap, unsigned class) {
 
 /* --- taking -------------------------------------------------------------------------------------------------------- */
 
+/* A block that others freed must be one, and hold what they left in it. The address alone is not touched before it is known to be good. */
+static void remote_check(const struct span *span, const struct block *block, uint32_t link) {
+    uint32_t index = span_block_index(span, block);
+    uintptr_t key = span->kind == SPAN_MID ? mid_key(span, block) : tiny_key(span, block);
+    if (link != index + 1 || block->key != key || (uintptr_t)guard_link(block, block->next) > UINT16_MAX)
+        guard_fatal_stale(block);
+}
+
 /* Push the blocks that others freed. Returns how many. */
 static uint32_t span_collect(struct heap *heap, struct span *span, uint64_t word) {
     uint32_t count = remote_count(word);
@@ -209,9 +220,11 @@ static uint32_t span_collect(struct heap *heap, struct span *span, uint64_t word
         uint32_t index = link - 1;
         struct block *block =
             span->kind == SPAN_MID ? mid_block(span, index) : (struct block *)(start + (size_t)index * GRANULE_BYTES);
-        link = (uint32_t)(uintptr_t)block->next;
+        if (SECURE_BUILD) remote_check(span, block, link);
+        link = (uint32_t)(uintptr_t)guard_link(block, block->next);
         if (span->kind == SPAN_MID) {
             block->key = 0;
+            guard_fill(block, sizeof *block);
             mid_push(span, index);
         } else {
             tiny_push(span, block);
@@ -341,6 +354,7 @@ void heap_put(struct heap *heap, struct span *span, void *block) {
 }
 
 void heap_flush(struct heap *heap, enum tier_mask tiers) {
+    secure_settle(heap);
     heap_drain(heap);
     for (unsigned class = 0; class < CLASSES; class ++) {
         if ((tiers & (class < TINY_CLASSES ? TIER_TINY : TIER_MID)) == 0) continue;

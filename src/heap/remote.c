@@ -5,7 +5,7 @@ bool remote_push(struct span *span, struct block *block, uint32_t index) {
     uint64_t old = atomic_load_explicit(&span->remote, memory_order_relaxed);
     uint64_t word;
     do {
-        block->next = (struct block *)(uintptr_t)remote_head(old);
+        block->next = guard_link(block, (void *)(uintptr_t)remote_head(old));
         word = (old & ~(uint64_t)0xffff) + ((uint64_t)1 << 16) + (index + 1);
         word |= REMOTE_QUEUED;
     } while (

@@ -135,6 +135,7 @@ static bool heap_start(void) {
     if (heap_ready) return true;
     os_init();
     options_load();
+    guard_init();
     heap_init(&heap_shared); /* a flush may look at it even where there is no address space */
     if (!region_init(options.reserve_bytes)) return false;
     emergency_init();

@@ -32,9 +32,8 @@ tide_cold static const char *remote_validate(const struct span *span) {
                   "remote: a link that leads to no block");
         invariant(mid ? !mid_is_free(span, index) : !tiny_is_withheld(span, tiny_offset(block)),
                   "remote: a block that is free");
-        invariant(block->key == (mid ? mid_key(span, block) : tiny_key(span, block)),
-                  "remote: a block without its key");
-        link = (uint32_t)(uintptr_t)block->next;
+        invariant(block->key == (mid ? mid_key(span, block) : tiny_key(span, block)), "remote: a block without its key");
+        link = (uint32_t)(uintptr_t)guard_link(block, block->next);
     }
     invariant(link == 0, "remote: more blocks than counted");
     return NULL;
@@ -166,6 +165,7 @@ static const char *head_validate(const struct span *span, size_t *slices) {
     case SPAN_TINY: return membership_validate(span);
     case SPAN_MID: *slices = size_max(span->slices, 1); return membership_validate(span);
     case SPAN_LARGE: *slices = size_max(span->large.slices, 1); return large_validate(span);
+    case SPAN_HELD: *slices = size_max(span->large.slices, 1); return NULL;
     case SPAN_EMERGENCY: invariant(span->block_bytes == EMERGENCY_BLOCK_BYTES, "slice: emergency blocks"); return NULL;
     case SPAN_FREE: invariant(run_was_repaired, "slice: in use, and nobody's"); return NULL;
     default: return "slice: an inner one without a head";

@@ -17,6 +17,11 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+
 /* Since 5.17, where it is configured. */
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
@@ -64,6 +69,12 @@ int os_purge(void *at, size_t bytes) {
     while (result == -EAGAIN);
     return (int)result;
 }
+
+int os_guard(void *at, size_t bytes) { return (int)os_call(SYS_madvise, at, bytes, MADV_GUARD_INSTALL, 0); }
+
+int os_unguard(void *at, size_t bytes) { return (int)os_call(SYS_madvise, at, bytes, MADV_GUARD_REMOVE, 0); }
+
+int os_protect(void *at, size_t bytes) { return (int)os_call(SYS_mprotect, at, bytes, PROT_NONE, 0); }
 
 void os_label(void *at, size_t bytes, const char *name) {
     os_call6(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, (long)at, (long)bytes, (long)name, 0);

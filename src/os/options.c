@@ -20,7 +20,8 @@
 #endif
 #define RESERVE_EMULATED_BYTES GIB
 
-struct options options = {.reserve_bytes = RESERVE_DEFAULT_BYTES, .mode = MODE_HYBRID, .keeper = 1, .visible = 1};
+struct options options = {
+    .reserve_bytes = RESERVE_DEFAULT_BYTES, .mode = MODE_HYBRID, .keeper = 1, .visible = 1, .secure = SECURE_BUILD};
 
 static const char *const mode_words[] = {"static", "flush", "shrink", "adaptive", "hybrid", NULL};
 static const char *const switch_words[] = {"off", "on", NULL};
@@ -41,6 +42,7 @@ static const struct option {
     {"keeper", &options.keeper, 0, 0, true, switch_words},
     {"visible", &options.visible, 0, 0, true, switch_words},
     {"log", &options.log, 0, 0, true, log_words},
+    {"secure", &options.secure, SECURE_BUILD, 1, true, NULL},
 };
 #define OPTION_COUNT (sizeof option_table / sizeof *option_table)
 

@@ -15,6 +15,13 @@ enum mode {
     MODES,
 };
 
+/* The secure build always is: it has the checks that stand in the hot path, too (span/guard.h). */
+#ifdef TIDE_SECURE
+#define SECURE_BUILD 1
+#else
+#define SECURE_BUILD 0
+#endif
+
 enum log { LOG_OFF, LOG_KEEPER };
 
 struct options {
@@ -25,6 +32,7 @@ struct options {
     _Atomic size_t visible;       /* TIDE_VISIBLE: off: nothing for `tide` to see from outside (window.h) */
     _Atomic size_t check;         /* TIDE_CHECK: 1: walk the structures at each tick of the keeper and each flush */
     _Atomic size_t log;           /* TIDE_LOG: off, or keeper: each decision of the keeper as a line on stderr */
+    _Atomic size_t secure;        /* TIDE_SECURE: 1: guards, and large blocks out of reach once freed (span/guard.h) */
 };
 
 extern tide_hidden struct options options;

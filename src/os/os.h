@@ -26,6 +26,11 @@ tide_hidden int os_commit(void *at, size_t bytes);
 tide_hidden void os_populate(void *at, size_t bytes);
 /* Give the pages' memory back; they read as zero afterwards. Fails half-way on locked pages. */
 tide_hidden int os_purge(void *at, size_t bytes);
+/* Make pages inaccessible without a mapping of their own, and give their memory back. -EINVAL: the kernel does not know it. And accessible again, reading as zero. */
+tide_hidden int os_guard(void *at, size_t bytes);
+tide_hidden int os_unguard(void *at, size_t bytes);
+/* Make pages inaccessible as a mapping of their own; os_commit undoes it. */
+tide_hidden int os_protect(void *at, size_t bytes);
 /* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours, of that name, again. */
 tide_hidden int os_renew(void *at, size_t bytes, const char *name);
 /* Move the memory behind `from` to `to` (both committed, of that name); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads
@@ -148,6 +153,9 @@ tide_hidden void os_file_close(int file);
 enum os_event { OS_NO_EVENT, OS_EVENT, OS_FILE_BROKEN };
 /* Whether a file has something to tell now: data, or the priority event of a pressure trigger. */
 tide_hidden enum os_event os_file_poll(int file, bool priority);
+
+/* Bytes that nobody can guess; from early in the start on, and without waiting. */
+tide_hidden void os_random(void *to, size_t bytes);
 
 tide_hidden void os_print_error(const char *text, size_t length);
 tide_hidden _Noreturn void os_abort(void);

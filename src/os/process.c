@@ -14,6 +14,8 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MFD_NOEXEC_SEAL /* since 6.3 */
@@ -118,6 +120,20 @@ uint64_t os_signals_block(void) {
 }
 
 void os_signals_restore(uint64_t mask) { os_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask); }
+
+/* Before the kernel's generator is ready, or behind a filter: what the kernel gave this process at its start, and the time. */
+static uint8_t random_byte(size_t i) {
+    const uint8_t *given = (const uint8_t *)getauxval(AT_RANDOM); /* 16 bytes */
+    struct timespec now = {0};
+    os_call(SYS_clock_gettime, CLOCK_MONOTONIC, &now, 0, 0);
+    uint64_t word = ((uint64_t)now.tv_nsec + i) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint8_t)((given != NULL ? given[i % 16] : 0) ^ (word >> 56));
+}
+
+void os_random(void *to, size_t bytes) {
+    if (os_call(SYS_getrandom, to, bytes, GRND_NONBLOCK, 0) == (long)bytes) return;
+    for (size_t i = 0; i < bytes; i++) ((uint8_t *)to)[i] = random_byte(i);
+}
 
 void os_print_error(const char *text, size_t length) {
     while (length > 0) {

@@ -4,6 +4,15 @@
 
 #define META_BLOCK_BYTES (64 * KIB)
 
+/* Memory between two pages that nobody may touch, so that nothing runs over from a neighbour. */
+static char *meta_map(size_t bytes) {
+    char *start = os_map(bytes + 2 * os_page_bytes);
+    if (start == NULL) return NULL;
+    os_protect(start, os_page_bytes);
+    os_protect(start + os_page_bytes + bytes, os_page_bytes);
+    return start + os_page_bytes;
+}
+
 static struct os_lock meta_guard = OS_LOCK(RANK_META);
 static char *meta_next;
 static size_t meta_left, meta_total;
@@ -13,7 +22,7 @@ void *meta_take(size_t bytes) {
     os_lock_take(&meta_guard);
     if (bytes > meta_left) {
         size_t block = size_max(META_BLOCK_BYTES, size_round_up(bytes, os_page_bytes));
-        char *fresh = os_map(block);
+        char *fresh = meta_map(block);
         if (fresh == NULL) {
             os_lock_drop(&meta_guard);
             return NULL;

@@ -3,6 +3,9 @@
 #include "os/os.h"
 #include "span/meta.h"
 
+/* In front of the metadata and between it and the blocks lies at least a METADATA_STEP that is never committed: no overflow out of blocks of ours, or out
+ * of somebody else's mapping below, walks into a descriptor. Above the blocks there is no metadata. */
+
 /* Smallest reserve that is worth having: one chunk of blocks with its metadata. */
 #define REGION_MIN_BYTES (2 * CHUNK_BYTES)
 /* Commit in steps of an eighth of what is committed: few system calls, and at most an eighth too much charged. */
@@ -24,7 +27,8 @@ static struct region_layout region_layout(size_t size_bytes) {
     layout.chunks = size_round_up(chunks * sizeof(struct chunk), METADATA_STEP);
     layout.words = size_round_up(groups * BIN_COUNT * sizeof(uint64_t), METADATA_STEP);
     layout.summary = size_round_up((groups + 63) / 64 * BIN_COUNT * sizeof(uint64_t), METADATA_STEP);
-    layout.metadata = size_round_up(layout.spans + layout.chunks + layout.words + layout.summary, CHUNK_BYTES);
+    layout.metadata = size_round_up(
+        METADATA_STEP + layout.spans + layout.chunks + layout.words + layout.summary + METADATA_STEP, CHUNK_BYTES);
     return layout;
 }
 
@@ -35,10 +39,11 @@ static bool region_reserve(struct region *region, size_t size_bytes) {
     os_forbid_huge(start, layout.metadata + size_bytes);
     os_label(start, layout.metadata, META_LABEL);
     os_label(start + layout.metadata, size_bytes, REGION_LABEL);
-    region->spans = (struct span *)start;
-    region->chunks = (struct chunk *)(start + layout.spans);
-    region->bins.words = (uint64_t *)(start + layout.spans + layout.chunks);
-    region->bins.summary = (uint64_t *)(start + layout.spans + layout.chunks + layout.words);
+    char *arrays = start + METADATA_STEP;
+    region->spans = (struct span *)arrays;
+    region->chunks = (struct chunk *)(arrays + layout.spans);
+    region->bins.words = (uint64_t *)(arrays + layout.spans + layout.chunks);
+    region->bins.summary = (uint64_t *)(arrays + layout.spans + layout.chunks + layout.words);
     region->size_bytes = size_bytes;
     region->base = (uintptr_t)start + layout.metadata;
     return true;

@@ -1,7 +1,7 @@
 /* region.h - the reserved address space, its descriptors, and its growth.
  *
- *        reserved, inaccessible                                  committed              reserved
- *   | spans (1/512 of the size) | chunks | bins |   | base ............... top | ............... base + size |
+ *            reserved, inaccessible                                      committed              reserved
+ *   | gap | spans (1/512 of the size) | chunks | bins | gap | base ............... top | ............... base + size |
  *
  * The first region is reserved at the first allocation and is normally the only one: it is so large (1 TiB) that it does not fill
  * up. Below RLIMIT_AS it is at most a quarter of the limit, and further regions follow when it is full. `top` only grows: memory

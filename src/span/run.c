@@ -1,5 +1,7 @@
 #include "span/run.h"
 
+#include "span/guard.h"
+
 struct os_lock run_lock = OS_LOCK(RANK_RUN);
 _Atomic uint32_t run_grown;
 _Atomic size_t run_keep_bytes = SIZE_MAX;
@@ -115,11 +117,14 @@ static uint32_t alignment_mask(size_t alignment) {
     return masks[bits_lowest(alignment)];
 }
 
-/* Where in this chunk a run fits, dirty slices preferred; NO_SLICE: nowhere. */
-static size_t chunk_find(const struct chunk *chunk, unsigned count, uint32_t aligned) {
+/* Where in this chunk a run fits, dirty slices preferred, then low ones; NO_SLICE: nowhere. With guards on any place, but
+ * not where address space is scarce: gaps are left between runs then. */
+#define CHANCE_MIN_BYTES (16 * GIB)
+static size_t chunk_find(const struct region *region, const struct chunk *chunk, unsigned count, uint32_t aligned) {
     uint32_t starts = bits_run_starts(chunk->free & chunk_dirty(chunk), count) & aligned;
     if (starts == 0) starts = bits_run_starts(chunk->free, count) & aligned;
-    return starts == 0 ? NO_SLICE : bits_lowest(starts);
+    if (starts == 0) return NO_SLICE;
+    return region->size_bytes >= CHANCE_MIN_BYTES ? guard_choose(starts) : bits_lowest(starts);
 }
 
 /* A run of up to a chunk: best fit over the bins, those with dirty memory first. */
@@ -131,7 +136,7 @@ static size_t find_in_chunk(const struct region *region, size_t count, size_t al
         uint64_t candidates = half == 0 ? fitting >> 32 << 32 : fitting & UINT32_MAX;
         for (; candidates != 0; candidates &= candidates - 1) {
             size_t chunk = bins_lowest(bins, bits_lowest(candidates));
-            size_t slice = chunk_find(&region->chunks[chunk], (unsigned)count, aligned);
+            size_t slice = chunk_find(region, &region->chunks[chunk], (unsigned)count, aligned);
             if (slice != NO_SLICE) return chunk * CHUNK_SLICES + slice;
         }
     }

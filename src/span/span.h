@@ -25,6 +25,7 @@ enum span_kind {
     SPAN_MID,       /* 4 or 8 slices of equal blocks, free ones in a bitmap */
     SPAN_LARGE,     /* one block */
     SPAN_EMERGENCY, /* blocks for operations that interrupt another one */
+    SPAN_HELD,      /* a large block that was freed, and may not be used again yet (large.c) */
 };
 
 /* What a heap knows of one of its spans. A span is current (its class allocates from it), or listed (it has room and waits),
@@ -86,6 +87,7 @@ struct span {
     struct heap *heap;        /* tiny, mid: whose span this is, also when full */
     struct span *next, *prev; /* in the heap's list of its class, when listed */
     uint32_t slices;
+    uint8_t guard; /* enum guard: what lies behind the last block */
 };
 
 _Static_assert(sizeof(struct span) == 128, "two cache lines");

@@ -1,6 +1,7 @@
 #include "tier/large.h"
 
 #include "os/os.h"
+#include "span/guard.h"
 #include "span/run.h"
 #include "tier/classes.h"
 
@@ -17,7 +18,25 @@
 
 static _Atomic uint32_t large_tails; /* made since the last walk */
 
-static size_t slices_of(size_t bytes) { return (bytes + SLICE_BYTES - 1) >> SLICE_SHIFT; }
+/* How many freed blocks are held while guards are on, and of what part of the address space each at most: 1 GiB of 1 TiB. */
+#define HELD_MAX 64u
+#define HELD_PART 1024u
+static _Atomic(struct span *) large_held[HELD_MAX];
+
+static size_t slices_of(size_t bytes) { return (bytes + guard_bytes() + SLICE_BYTES - 1) >> SLICE_SHIFT; }
+
+/* The guard behind a block, up to the end of its last slice. */
+static char *guard_start(const struct span *head) { return span_start(head) + head->large.bytes; }
+static size_t guard_length(const struct span *head) { return head->large.slices * SLICE_BYTES - head->large.bytes; }
+
+static void large_guard(struct span *head) {
+    if (guard_bytes() != 0) head->guard = (uint8_t)guard_set(guard_start(head), guard_length(head));
+}
+
+static void large_unguard(struct span *head) {
+    guard_clear(guard_start(head), guard_length(head), head->guard);
+    head->guard = GUARD_NONE;
+}
 
 static bool round_to_pages(size_t *size) {
     if (*size > PTRDIFF_MAX - SLICE_BYTES) return false;
@@ -27,7 +46,7 @@ static bool round_to_pages(size_t *size) {
 
 static void large_clear(struct span *head, size_t bytes) {
     char *start = span_start(head);
-    size_t slices = slices_of(bytes);
+    size_t slices = (bytes + SLICE_BYTES - 1) >> SLICE_SHIFT;
     size_t dirty = 0;
     for (size_t i = 0; i < slices; i++) dirty += run_slice_is_dirty(head, i);
     if (dirty * SLICE_BYTES >= PURGE_TO_CLEAR_BYTES && os_purge(start, bytes) == 0) return;
@@ -39,7 +58,7 @@ static void large_clear(struct span *head, size_t bytes) {
 /* The block has its size now. After large_take the run lock must be held: a walk may be looking. */
 static void note_tail(struct span *head) {
     size_t slices = head->large.slices;
-    head->large.tail = head->large.bytes < slices * SLICE_BYTES && run_slice_is_dirty(head, slices - 1);
+    head->large.tail = guard_bytes() == 0 && head->large.bytes < slices * SLICE_BYTES && run_slice_is_dirty(head, slices - 1);
     if (head->large.tail) atomic_fetch_add_explicit(&large_tails, 1, memory_order_relaxed);
 }
 
@@ -49,31 +68,70 @@ void *large_take(size_t size, size_t alignment, enum large_wish wish) {
     struct span *head = wish == LARGE_GROWN_AGAIN
                             ? run_take_roomy(slices)
                             : run_take(slices, alignment > SLICE_BYTES ? alignment >> SLICE_SHIFT : 1);
-    if (head == NULL) return NULL;
+    if (head == NULL) return large_settle() ? large_take(size, alignment, wish) : NULL;
     if (wish == LARGE_ZERO) large_clear(head, size);
     if (wish >= LARGE_GROWN) head->flags |= SPAN_GROWN;
     head->large.bytes = size;
     head->large.slices = slices;
     note_tail(head);
+    large_guard(head);
     __atomic_store_n(&head->kind, SPAN_LARGE, __ATOMIC_RELEASE);
     return span_start(head);
 }
 
-/* Of two threads that free the same block one gets the right to: it turns the kind back. */
-static bool large_claim(struct span *head) {
+/* Of two threads that free the same block one gets the right to: it changes the kind. */
+static bool large_claim(struct span *head, enum span_kind next) {
     uint8_t kind = SPAN_LARGE;
-    return __atomic_compare_exchange_n(&head->kind, &kind, SPAN_FREE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(&head->kind, &kind, next, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-/* Give back slices of a block, from slice `first` on. */
+/* Give back slices of a block, from slice `first` on, as far as that needs a new mapping. */
 static enum run_state large_renew(struct span *head, size_t first) {
     bool moved = (head->flags & SPAN_MOVED) != 0;
     size_t bytes = (head->large.slices - first) * SLICE_BYTES;
     return moved && os_renew(span_start(head) + first * SLICE_BYTES, bytes, REGION_LABEL) == 0 ? RUN_CLEAN : RUN_DIRTY;
 }
 
+/* The place of a held block is free from now on, and clean. */
+static void held_release(struct span *head) {
+    size_t slices = head->large.slices;
+    enum run_state state = head->guard == GUARD_MARKS || (head->flags & SPAN_CLEAN) != 0 ? RUN_CLEAN : RUN_DIRTY;
+    guard_clear(span_start(head), slices * SLICE_BYTES, head->guard);
+    if (large_renew(head, 0) == RUN_CLEAN) state = RUN_CLEAN;
+    run_release(head, slices, state);
+}
+
+/* Of those that are held, one by chance goes for the new one. */
+static void large_hold(struct span *head) {
+    char *start = span_start(head);
+    size_t bytes = head->large.slices * SLICE_BYTES;
+    large_unguard(head);
+    if (os_purge(start, bytes) == 0) head->flags |= SPAN_CLEAN; /* what guards may not do, where pages are locked */
+    head->guard = (uint8_t)guard_set(start, bytes);
+    if (bytes <= region_main.size_bytes / HELD_PART)
+        head = atomic_exchange_explicit(&large_held[guard_random() % HELD_MAX], head, memory_order_acq_rel);
+    if (head != NULL) held_release(head);
+}
+
+bool large_settle(void) {
+    bool some = false;
+    for (unsigned i = 0; i < HELD_MAX; i++) {
+        if (atomic_load_explicit(&large_held[i], memory_order_relaxed) == NULL) continue;
+        struct span *head = atomic_exchange_explicit(&large_held[i], NULL, memory_order_acq_rel);
+        if (head == NULL) continue;
+        held_release(head);
+        some = true;
+    }
+    return some;
+}
+
 bool large_release(struct span *head) {
-    if (!large_claim(head)) return false;
+    bool hold = guard_is_on();
+    if (!large_claim(head, hold ? SPAN_HELD : SPAN_FREE)) return false;
+    if (hold) {
+        large_hold(head);
+        return true;
+    }
     size_t slices = head->large.slices;
     run_release(head, slices, large_renew(head, 0));
     return true;
@@ -104,18 +162,31 @@ static void *large_move(struct span *head, size_t size) {
     target->large.slices = slices_of(size);
     target->flags |= SPAN_MOVED | SPAN_GROWN;
     note_tail(target);
+    large_guard(target);
     __atomic_store_n(&target->kind, SPAN_LARGE, __ATOMIC_RELEASE);
-    if (large_claim(head))
+    bool hold = guard_is_on();
+    if (!large_claim(head, hold ? SPAN_HELD : SPAN_FREE)) return to;
+    if (hold)
+        large_hold(head);
+    else
         run_release(head, slices, large_renew(head, 0) == RUN_CLEAN || moved ? RUN_CLEAN : RUN_DIRTY);
     return to;
 }
 
-void *large_resize(struct span *head, size_t size) {
-    if (!round_to_pages(&size)) return NULL;
+/* Nothing may be left behind in slices that are given up while guards are on. */
+static enum run_state large_cut(struct span *head, size_t keep) {
+    enum run_state state = large_renew(head, keep);
+    if (state == RUN_CLEAN || !guard_is_on()) return state;
+    size_t bytes = (head->large.slices - keep) * SLICE_BYTES;
+    return os_purge(span_start(head) + keep * SLICE_BYTES, bytes) == 0 ? RUN_CLEAN : RUN_DIRTY;
+}
+
+/* The block has no guard meanwhile. */
+static void *large_change(struct span *head, size_t size) {
     size_t have = head->large.slices, need = slices_of(size);
     if (need > have && !run_extend(head, have, need - have))
         return head->large.bytes >= MOVE_MIN_BYTES ? large_move(head, size) : NULL;
-    enum run_state state = need < have ? large_renew(head, need) : RUN_DIRTY;
+    enum run_state state = need < have ? large_cut(head, need) : RUN_DIRTY;
     os_lock_take(&run_lock); /* a walk that looks at the tail of before has to be done with it */
     head->large.bytes = size;
     head->large.slices = need;
@@ -125,11 +196,19 @@ void *large_resize(struct span *head, size_t size) {
     return span_start(head);
 }
 
+void *large_resize(struct span *head, size_t size) {
+    if (!round_to_pages(&size)) return NULL;
+    large_unguard(head);
+    void *block = large_change(head, size);
+    if (block == NULL || block == span_start(head)) large_guard(head); /* else it is gone */
+    return block;
+}
+
 struct span *large_around(struct span *span) {
     struct span *first = region_of_span(span)->spans;
     for (struct span *head = span; head >= first; head--) {
         if (head->kind == SPAN_FREE) continue;
-        bool inside = head->kind == SPAN_LARGE && (size_t)(span - head) < head->large.slices;
+        bool inside = (head->kind == SPAN_LARGE || head->kind == SPAN_HELD) && (size_t)(span - head) < head->large.slices;
         return inside ? head : NULL;
     }
     return NULL;
@@ -188,8 +267,9 @@ const char *large_validate(const struct span *head) {
     size_t first = region_slice(region, head), slices = head->large.slices;
     invariant(head->kind == SPAN_LARGE && (head->flags & ~(SPAN_GROWN | SPAN_MOVED)) == 0, "large: kind");
     invariant(slices != 0 && slices <= region_top(region) / SLICE_BYTES - first, "large: slices");
+    size_t least = (head->large.bytes + SLICE_BYTES - 1) / SLICE_BYTES; /* without a guard, as before options are read */
     invariant(head->large.bytes != 0 && head->large.bytes % os_page_bytes == 0 &&
-                  slices_of(head->large.bytes) == slices,
+                  (slices == least || slices == slices_of(head->large.bytes)),
               "large: bytes");
     for (size_t i = 0; i < slices; i++) {
         const struct chunk *chunk = &region->chunks[(first + i) / CHUNK_SLICES];

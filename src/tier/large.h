@@ -1,6 +1,7 @@
 /* large.h - the large tier: one block per run of slices, above 32 KiB or aligned to more than that.
  *
  *   | the program's bytes, rounded up to pages | never touched, up to the end of the last slice |
+ *                                                (while guards are on, at least a page, and nobody can: span/guard.h)
  *
  * Blocks belong to no thread: any thread may allocate, free and resize them. Thread-safe but for the block itself, as usual. A block in the place of an
  * earlier one has that one's bytes behind its last; these go back in a quiet moment.
@@ -21,6 +22,9 @@ enum large_wish {
 tide_hidden void *large_take(size_t size, size_t alignment, enum large_wish wish);
 /* False: no live block starts here (another thread was faster). */
 tide_hidden bool large_release(struct span *head);
+/* While guards are on, a block that was freed is held: its memory goes back at once, its pages are out of reach, and its place in the address space is used
+ * again only when others have been freed since. This gives all such places back. Returns whether there were any. */
+tide_hidden bool large_settle(void);
 /* Change the size in place, or by moving the pages to another place without copying them. Returns where the block is now; NULL:
  * it could not be done, the block is as it was. */
 tide_hidden void *large_resize(struct span *head, size_t size);

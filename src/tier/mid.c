@@ -7,7 +7,7 @@ void mid_init(struct span *head, unsigned class) {
     uint32_t slices = (uint32_t)mid_slices(class);
     head->block_bytes = bytes;
     head->inverse = UINT32_MAX / (bytes >> MID_UNIT_SHIFT) + 1;
-    head->capacity = (uint16_t)size_min(slices * SLICE_BYTES / bytes, MID_WORDS * 64);
+    head->capacity = (uint16_t)size_min((slices * SLICE_BYTES - guard_bytes()) / bytes, MID_WORDS * 64);
     head->start = span_start(head);
     head->class = (uint8_t) class;
     bool clean = true;
@@ -17,8 +17,25 @@ void mid_init(struct span *head, unsigned class) {
         head[i].slices_from_head = i;
         head[i].kind = SPAN_INNER;
     }
+    guard_span(head);
     head->kind = SPAN_MID;
 }
+
+#ifdef TIDE_SECURE
+/* Junk in place of what may lie between two offsets from earlier. */
+void mid_fill(const struct span *head, uint32_t from, uint32_t end) {
+    while (from < end) {
+        uint32_t next = (uint32_t)size_min(size_round_down(from, SLICE_BYTES) + SLICE_BYTES, end);
+        if (run_slice_is_dirty(head, from / SLICE_BYTES)) guard_fill(head->start + from, next - from);
+        from = next;
+    }
+}
+
+void mid_check_free(const struct span *head, uint32_t index) {
+    const void *block = mid_block(head, index);
+    if (!guard_is_junk_or_gone(block, head->block_bytes)) guard_fatal_stale(block);
+}
+#endif
 
 bool mid_carve(struct span *head) {
     if (head->carved == head->capacity) return false;
@@ -26,6 +43,10 @@ bool mid_carve(struct span *head) {
     head->word = (uint8_t)(head->carved / 64);
     for (uint32_t i = head->carved; i < end; i++)
         mid_mask_set(head, i / 64, mid_mask(head, i / 64) | (uint64_t)1 << (i % 64));
+    if (SECURE_BUILD) {
+        mid_fill(head, head->carved * head->block_bytes, end * head->block_bytes);
+        atomic_store_explicit(&head->limit, end, memory_order_relaxed); /* none of them counts as clean */
+    }
     head->carved = (uint16_t)end;
     return true;
 }
@@ -69,7 +90,10 @@ const char *mid_validate(const struct span *head, bool exact) {
     invariant(bytes == class_bytes(head->class), "mid: class");
     invariant(head->inverse == UINT32_MAX / (bytes >> MID_UNIT_SHIFT) + 1, "mid: inverse");
     invariant(head->start == span_start(head), "mid: start");
-    invariant(head->capacity == size_min(head->slices * SLICE_BYTES / bytes, MID_WORDS * 64), "mid: capacity");
+    size_t most = head->slices * SLICE_BYTES, least = most - os_page_bytes; /* with a guard at the end */
+    invariant(head->capacity == size_min(most / bytes, MID_WORDS * 64) ||
+                  head->capacity == size_min(least / bytes, MID_WORDS * 64),
+              "mid: capacity");
     invariant(head->carved <= head->capacity && limit <= head->carved, "mid: limit");
     for (uint32_t i = 1; i < head->slices; i++)
         invariant(head[i].kind == SPAN_INNER && head[i].slices_from_head == i, "mid: an inner slice");

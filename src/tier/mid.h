@@ -5,13 +5,15 @@
  *
  * Which blocks are free stands in a bitmap in the head's descriptor. Free blocks are never written, so their pages can be given back one by
  * one. Blocks are made ("carved": their bits set) a few at a time from the front, when no used one is free any more, so the end of a span
- * stays untouched as long as it can; the lowest free block is handed out first.
+ * stays untouched as long as it can; the lowest free block is handed out first. In the secure build any of the free ones is, by chance;
+ * made are more at a time, and what an earlier use has left in them becomes junk.
  *
  * Not thread-safe: the owner of the span, or who stands in for it, calls these.
  */
 #ifndef TIDE_TIER_MID_H
 #define TIDE_TIER_MID_H
 
+#include "span/guard.h"
 #include "span/region.h"
 #include "span/span.h"
 #include "tier/classes.h"
@@ -22,7 +24,7 @@
 
 /* A key as in tiny.h, for blocks on their way back to their owner; one more, so that it never equals what a tiny span left there. */
 tide_inline uintptr_t mid_key(const struct span *head, const void *block) {
-    return (uintptr_t)head + (uintptr_t)block + 1;
+    return guard_key((uintptr_t)head + (uintptr_t)block + 1);
 }
 
 tide_inline size_t mid_slices(unsigned class) { return class_bytes(class) <= 8 * KIB ? 4 : 8; }
@@ -68,13 +70,19 @@ tide_inline bool mid_ready(struct span *head) {
     return true;
 }
 
-/* The lowest free block; NULL when there is none, or none where `word` points (mid_ready knows). `*clean`: it reads as zero. */
+/* The secure build: a free block must hold what it was left with; and junk in place of what lies between two offsets from earlier. */
+tide_hidden void mid_check_free(const struct span *head, uint32_t index);
+tide_hidden void mid_fill(const struct span *head, uint32_t from, uint32_t end);
+
+/* The lowest free block (or any); NULL when there is none, or none where `word` points (mid_ready knows). `*clean`: it reads as zero. */
 tide_inline void *mid_pop(struct span *head, bool *clean) {
     uint32_t word = head->word;
     uint64_t mask = mid_mask(head, word);
     if (unlikely(mask == 0)) return NULL;
-    uint32_t index = word * 64u + bits_lowest(mask);
-    mid_mask_set(head, word, mask & (mask - 1));
+    uint32_t bit = SECURE_BUILD ? guard_choose(mask) : bits_lowest(mask);
+    uint32_t index = word * 64u + bit;
+    mid_mask_set(head, word, SECURE_BUILD ? mask & ~((uint64_t)1 << bit) : mask & (mask - 1));
+    if (SECURE_BUILD) mid_check_free(head, index);
     head->used++;
     *clean = false;
     if (unlikely(index >= atomic_load_explicit(&head->limit, memory_order_relaxed))) {
@@ -91,10 +99,11 @@ tide_inline void mid_push(struct span *head, uint32_t index) {
     head->used--;
 }
 
-/* How much is carved at once: what a page fault or two costs more than a miss. */
-#define MID_CARVE_BYTES (8 * KIB)
+/* How much is carved at once: what a page fault or two costs more than a miss. In the secure build so much that chance has a choice. */
+#define MID_CARVE_BYTES (SECURE_BUILD ? 64 * KIB : 8 * KIB)
+#define MID_CARVE_LEAST (SECURE_BUILD ? 8u : 1u)
 tide_inline uint32_t mid_carve_count(const struct span *head) {
-    uint32_t count = (uint32_t)size_max(MID_CARVE_BYTES / head->block_bytes, 1);
+    uint32_t count = (uint32_t)size_max(MID_CARVE_BYTES / head->block_bytes, MID_CARVE_LEAST);
     return (uint32_t)size_min(count, (size_t)(head->capacity - head->carved));
 }
 

@@ -11,9 +11,19 @@ void tiny_init(struct span *span, unsigned class) {
     span->free = NULL;
     span->block_bytes = bytes;
     span->inverse = UINT32_MAX / bytes + 1;
-    span->capacity = (uint16_t)(SLICE_BYTES / bytes);
+    span->capacity = (uint16_t)((SLICE_BYTES - guard_bytes()) / bytes);
     span->class = (uint8_t) class;
+    guard_span(span);
     span->kind = SPAN_TINY;
+}
+
+/* Make a free block of memory that was none, in front of `next`. */
+tide_inline struct block *tiny_make(const struct span *span, void *at, struct block *next) {
+    struct block *block = at;
+    guard_fill(block, span->block_bytes);
+    block->next = guard_link(block, next);
+    block->key = tiny_key(span, block);
+    return block;
 }
 
 bool tiny_carve(struct span *span) {
@@ -26,12 +36,10 @@ bool tiny_carve(struct span *span) {
 
     char *start = span_start(span);
     struct block *next = span->free;
-    for (uint32_t i = end; i-- > span->carved;) { /* backwards, so that the list runs forwards */
-        struct block *block = (struct block *)(start + (size_t)i * span->block_bytes);
-        block->next = next;
-        block->key = tiny_key(span, block);
-        next = block;
-    }
+    struct guard_order order;
+    guard_order_make(&order, span->carved, end);
+    for (uint32_t i = end; i-- > span->carved;) /* backwards, so that the list runs forwards */
+        next = tiny_make(span, start + (size_t)guard_order_at(&order, i) * span->block_bytes, next);
     span->free = next;
     span->carved = (uint16_t)end;
     atomic_store_explicit(&span->limit, end * span->block_bytes, memory_order_relaxed);
@@ -56,7 +64,7 @@ uint32_t tiny_punch(struct span *span) {
     uint32_t punched = atomic_load_explicit(&span->punched, memory_order_relaxed);
 
     tiny_sweep(span, start, limit);
-    for (const struct block *block = span->free; block != NULL; block = block->next) {
+    for (const struct block *block = span->free; block != NULL; block = tiny_next(span, block)) {
         uint32_t index = tiny_index(span, tiny_offset(block));
         on_list[index / 64] |= (uint64_t)1 << (index % 64);
     }
@@ -71,10 +79,13 @@ uint32_t tiny_punch(struct span *span) {
 
     atomic_store_explicit(&span->punched, (uint16_t)(punched | drop), memory_order_relaxed);
     struct block *next = NULL;
-    for (uint32_t i = span->carved; i-- > 0;) { /* backwards, so that the list runs forwards */
+    struct guard_order order;
+    guard_order_make(&order, 0, span->carved);
+    for (uint32_t n = span->carved; n-- > 0;) { /* backwards, so that the list runs forwards */
+        uint32_t i = guard_order_at(&order, n);
         if ((on_list[i / 64] >> (i % 64) & 1) == 0 || tiny_is_withheld(span, i * bytes)) continue;
         struct block *block = (struct block *)(start + (size_t)i * bytes);
-        block->next = next;
+        block->next = guard_link(block, next);
         next = block;
     }
     span->free = next;
@@ -91,12 +102,11 @@ bool tiny_mend(struct span *span) {
         atomic_store_explicit(&span->punched, (uint16_t)(punched & (punched - 1)), memory_order_relaxed);
         uint32_t from = page * (uint32_t)os_page_bytes / bytes;
         uint32_t end = (uint32_t)size_min(((page + 1) * os_page_bytes + bytes - 1) / bytes, span->carved);
-        for (uint32_t i = end; i-- > from;) {
-            if (tiny_is_withheld(span, i * bytes)) continue;
-            struct block *block = (struct block *)(start + (size_t)i * bytes);
-            block->next = span->free;
-            block->key = tiny_key(span, block);
-            span->free = block;
+        struct guard_order order;
+        guard_order_make(&order, from, end);
+        for (uint32_t n = end; n-- > from;) {
+            uint32_t i = guard_order_at(&order, n);
+            if (!tiny_is_withheld(span, i * bytes)) span->free = tiny_make(span, start + (size_t)i * bytes, span->free);
         }
     }
     return true;
@@ -104,10 +114,18 @@ bool tiny_mend(struct span *span) {
 
 bool tiny_is_free(const struct span *span, const struct block *block) {
     if (tiny_is_withheld(span, tiny_offset(block))) return true;
-    for (const struct block *at = span->free; at != NULL; at = at->next)
+    for (const struct block *at = span->free; at != NULL; at = tiny_next(span, at))
         if (at == block) return true;
     return false;
 }
+
+#ifdef TIDE_SECURE
+void tiny_check_free(const struct span *span, const struct block *block) {
+    const char *rest = (const char *)(block + 1);
+    size_t bytes = span->block_bytes - sizeof *block;
+    if (block->key != tiny_key(span, block) || (bytes > 0 && !guard_is_junk(rest, bytes))) guard_fatal_stale(block);
+}
+#endif
 
 const char *tiny_validate(const struct span *span, bool exact) {
     const char *start = span_start(span);
@@ -116,12 +134,13 @@ const char *tiny_validate(const struct span *span, bool exact) {
     invariant(span->kind == SPAN_TINY && span->slices == 1, "tiny: kind");
     invariant(span->class < TINY_CLASSES && bytes == class_bytes(span->class), "tiny: class");
     invariant(span->inverse == UINT32_MAX / bytes + 1, "tiny: inverse");
-    invariant(span->capacity == SLICE_BYTES / bytes && span->carved <= span->capacity, "tiny: capacity");
+    size_t most = SLICE_BYTES / bytes, least = (SLICE_BYTES - os_page_bytes) / bytes; /* with a guard at the end */
+    invariant((span->capacity == most || span->capacity == least) && span->carved <= span->capacity, "tiny: capacity");
     invariant(limit == span->carved * bytes, "tiny: limit");
     invariant((punched & ~(limit == 0 ? 0 : tiny_pages(0, limit))) == 0, "tiny: punched where nothing was touched");
 
     uint32_t free_count = 0;
-    for (const struct block *block = span->free; block != NULL; block = block->next) {
+    for (const struct block *block = span->free; block != NULL; block = guard_link(block, block->next)) {
         size_t offset = (size_t)((const char *)block - start);
         invariant(offset < limit && offset % bytes == 0, "tiny: a link that leads to no block");
         invariant(++free_count <= span->carved, "tiny: a circle of free blocks");

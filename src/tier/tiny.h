@@ -2,6 +2,7 @@
  *
  *   span   | block 0 | block 1 | ... | block carved-1 | never touched ........... |
  *   block  free:  | next free block | key |  ...          live: the program's bytes
+ *                   (both encoded, and junk behind them, in the secure build: span/guard.h)
  *
  * Free blocks form a list through their first word: the ready list that malloc pops and free pushes. Blocks are made
  * ("carved") a page or so at a time from the front, so a span of a few blocks touches one page.
@@ -18,6 +19,7 @@
 #define TIDE_TIER_TINY_H
 
 #include "os/os.h"
+#include "span/guard.h"
 #include "span/span.h"
 #include "tier/classes.h"
 
@@ -27,7 +29,7 @@ struct block {
 };
 
 tide_inline uintptr_t tiny_key(const struct span *span, const void *block) {
-    return (uintptr_t)span + (uintptr_t)block;
+    return guard_key((uintptr_t)span + (uintptr_t)block);
 }
 
 /* Whether an offset into the span is the start of a carved block. n is a multiple of d exactly when n * ceil(2^32 / d) mod 2^32 is below
@@ -38,22 +40,36 @@ tide_inline bool tiny_is_block(const struct span *span, uint32_t offset) {
 
 tide_inline uint32_t tiny_offset(const void *block) { return (uint32_t)((uintptr_t)block & (SLICE_BYTES - 1)); }
 
+/* The free block behind this one on its list. A link that leads out of the span, or not to a block, was not made here. */
+tide_inline struct block *tiny_next(const struct span *span, const struct block *block) {
+    struct block *next = guard_link(block, block->next);
+    if (SECURE_BUILD && next != NULL &&
+        unlikely(((uintptr_t)next ^ (uintptr_t)block) >= SLICE_BYTES || !tiny_is_block(span, tiny_offset(next))))
+        guard_fatal_stale(block);
+    return next;
+}
+
+/* The secure build: what a free block holds must be as it was left. */
+tide_hidden void tiny_check_free(const struct span *span, const struct block *block);
+
 /* The head of the ready list, NULL when it is empty. */
 tide_inline void *tiny_pop(struct span *span) {
     struct block *block = span->free;
     if (unlikely(block == NULL)) return NULL;
-    struct block *next = block->next;
+    if (SECURE_BUILD) tiny_check_free(span, block);
+    struct block *next = tiny_next(span, block);
     span->free = next;
     __builtin_prefetch(next, 0); /* the next malloc would wait for this line */
     span->used++;
     block->key = 0;
+    if (SECURE_BUILD) block->next = NULL;
     return block;
 }
 
-/* Put a live block on the ready list. */
+/* Put a live block on the ready list; in the secure build it is full of junk by now. */
 tide_inline void tiny_push(struct span *span, struct block *block) {
     block->key = tiny_key(span, block);
-    block->next = span->free;
+    block->next = guard_link(block, span->free);
     span->free = block;
     span->used--;
 }

@@ -292,6 +292,29 @@ void os_label(void *at, size_t bytes, const char *name) {
     if (name[0] == 0) fail_msg("os_label: no name");
 }
 
+/* Only one way of guarding: the other would need mappings of its own. */
+int os_guard(void *at, size_t bytes) {
+    must_have_state("os_guard", at, bytes, AREA_COMMITTED);
+    int error = call_begin(FAKE_GUARD, at, bytes);
+    if (error != 0) return error;
+    real_drop((uintptr_t)at, bytes);
+    must(mprotect(at, bytes, PROT_NONE) == 0);
+    fake.guarded_bytes += bytes;
+    return 0;
+}
+
+int os_unguard(void *at, size_t bytes) {
+    must_have_state("os_unguard", at, bytes, AREA_COMMITTED);
+    must(mprotect(at, bytes, PROT_READ | PROT_WRITE) == 0);
+    fake.guarded_bytes -= bytes;
+    return 0;
+}
+
+int os_protect(void *at, size_t bytes) {
+    must_have_state("os_protect", at, bytes, AREA_COMMITTED);
+    return -ENOMEM;
+}
+
 int os_renew(void *at, size_t bytes, const char *name) {
     (void)name;
     must_have_state("os_renew", at, bytes, AREA_COMMITTED);
@@ -495,6 +518,10 @@ const char *os_environment(const char *name) {
 
 bool os_is_emulated(void) { return fake.emulated; }
 bool os_on_signal_stack(void) { return fake.on_signal_stack; }
+
+void os_random(void *to, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) ((unsigned char *)to)[i] = (unsigned char)(i * 37 + 11);
+}
 
 void os_print_error(const char *text, size_t length) {
     size_t have = strlen(fake.error);

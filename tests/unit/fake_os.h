@@ -23,6 +23,7 @@ enum fake_call {
     FAKE_PURGE,
     FAKE_RENEW,
     FAKE_MOVE,
+    FAKE_GUARD,
     FAKE_LIMIT,
     FAKE_BARRIER_REGISTER,
     FAKE_BARRIER,
@@ -46,6 +47,7 @@ struct fake {
     size_t count[FAKE_CALLS + 1]; /* calls so far; [FAKE_ANY]: of all kinds */
     size_t failed;                /* calls that a script or a limit made fail */
     size_t huge_forbidden_bytes;
+    size_t guarded_bytes; /* by os_guard, less those of os_unguard */
     size_t charged_bytes; /* committed and mapped, to compare with the budget */
     char error[4096];     /* all that was printed */
     /* Looks on before a call of the kinds above does its work: what locks are held, what state things are in. */
