@@ -85,6 +85,18 @@ void subject_require(void) {
           subject.get);
 }
 
+bool subject_is_secure(void) {
+    void *probe = malloc(1);
+    bool secure = subject.is_tide && malloc_usable_size(probe) == 1;
+    free(probe);
+    return secure;
+}
+
+uint64_t subject_allocated_bytes(void) {
+    if (subject_is_secure()) subject.release_all(NULL);
+    return subject_stats().allocated_bytes;
+}
+
 tide_stats subject_stats(void) {
     tide_stats stats = {0};
     if (subject.stats_get != NULL) CHECK(subject.stats_get(&stats, sizeof stats) == 0);

@@ -42,8 +42,14 @@ extern subject_t subject;
  * in main. It proves more than the presence of a symbol: a block from malloc must appear in tidemalloc's statistics. */
 void subject_require(void);
 
+/* Live bytes; in the secure build without blocks that wait, and with tails. */
+uint64_t subject_allocated_bytes(void);
+
 /* A moment's statistics; all zero on another malloc. */
 tide_stats subject_stats(void);
+
+/* The secure build, whose blocks have a tail that is not usable, and in which freed blocks wait before they count as free. */
+bool subject_is_secure(void);
 
 /* Give back everything that can be given back (malloc_trim(0) on another malloc). */
 void subject_release_all(void);

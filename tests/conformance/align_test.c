@@ -164,14 +164,14 @@ static void valloc_and_pvalloc_align_to_pages(void **state) {
 static void aligned_blocks_are_all_given_back(void **state) {
     (void)state;
     ONLY_ON_TIDE();
-    uint64_t before = subject_stats().allocated_bytes;
+    uint64_t before = subject_allocated_bytes();
     for (size_t round = 0; round < 20; round++)
         for (size_t alignment = 16; alignment <= 64 * MIB; alignment *= 2) {
             void *p = aligned_alloc(alignment, 100 + round * 1000);
             assert_non_null(p);
             free(p);
         }
-    assert_int_equal(subject_stats().allocated_bytes, before);
+    assert_int_equal(subject_allocated_bytes(), before);
 }
 
 int main(void) {

@@ -43,6 +43,7 @@ static void malloc_serves_every_edge_size(void **state) {
 static void malloc_aligns_powers_of_two_naturally(void **state) {
     (void)state;
     ONLY_ON_TIDE();
+    if (subject_is_secure()) skip(); /* 8 bytes more make another class of it */
     for (size_t size = 16; size <= 4096; size *= 2) {
         void *blocks[300];
         for (size_t i = 0; i < 300; i++) {
@@ -205,9 +206,9 @@ static void realloc_to_0_frees(void **state) {
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         void *volatile p = malloc(sizes[i]);
         assert_non_null(p);
-        uint64_t with_block = subject_stats().allocated_bytes;
+        uint64_t with_block = subject_allocated_bytes();
         assert_errno_untouched(assert_null(realloc(p, 0)));
-        if (subject.is_tide) assert_true(with_block - subject_stats().allocated_bytes >= sizes[i]);
+        if (subject.is_tide) assert_true(with_block - subject_allocated_bytes() >= sizes[i]);
     }
     void *volatile p = malloc(64);
     assert_null(reallocarray(p, 0, 8));
@@ -362,7 +363,7 @@ static void success_leaves_errno_alone(void **state) {
 static void free_sized_frees(void **state) {
     (void)state;
     if (subject.free_sized == NULL || subject.free_aligned_sized == NULL || subject.cfree == NULL) skip();
-    uint64_t before = subject_stats().allocated_bytes;
+    uint64_t before = subject_allocated_bytes();
     for (size_t size = 0; size < 3 * MIB; size += 1 + size / 2) {
         void *p = malloc(size);
         assert_non_null(p);
@@ -381,7 +382,7 @@ static void free_sized_frees(void **state) {
     subject.free_sized(NULL, 0);
     subject.free_aligned_sized(NULL, 16, 10);
     subject.cfree(NULL);
-    assert_int_equal(subject_stats().allocated_bytes, before);
+    assert_int_equal(subject_allocated_bytes(), before);
 }
 
 int main(void) {

@@ -73,6 +73,7 @@ static void good_values_are_silent(void **state) {
     (void)state;
     assert_silent(NULL);
     assert_silent("TIDE_PRINT_STATS=0");
+    assert_silent("TIDE_SECURE=1");
     const char *const good[] = {"TIDE_RESERVE=64G", "TIDE_RESERVE=1073741824", "TIDE_RESERVE=524288k"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) assert_silent(good[i]);
     const char *const modes[] = {"TIDE_MODE=static", "TIDE_MODE=flush", "TIDE_MODE=shrink", "TIDE_MODE=adaptive",
@@ -89,6 +90,8 @@ static void bad_values_are_named_once(void **state) {
     assert_one_warning("TIDE_RESERVE=1Q", "reserve");
     assert_one_warning("TIDE_RESERVE=99999999999999999999999999", "reserve");
     assert_one_warning("TIDE_PRINT_STATS=2", "print_stats");
+    assert_one_warning("TIDE_SECURE=2", "secure");
+    if (subject_is_secure()) assert_one_warning("TIDE_SECURE=0", "secure");
     assert_one_warning("TIDE_MODE=banana", "mode");
     assert_one_warning("TIDE_MODE=hybrid2", "mode");
 }

@@ -89,10 +89,19 @@ static int wait_for(pid_t child) {
 /* A group of its own, so that what a hanging scene has started ends with it. */
 static void begin_group(void) { setpgid(0, 0); }
 
+/* Named in the environment as what does not hold for the library at hand. */
+static bool is_left_out(const char *name) {
+    const char *words = getenv("SCENES_LEFT_OUT");
+    size_t length = strlen(name);
+    for (const char *at = words; at != NULL && (at = strstr(at, name)) != NULL; at += length)
+        if ((at == words || at[-1] == ' ') && (at[length] == 0 || at[length] == ' ')) return true;
+    return false;
+}
+
 static int run_all(const scene_t *scenes, size_t count) {
     size_t failed = 0, skipped = 0, total = 0;
     for (size_t i = 0; i < count; i++) {
-        if (scenes[i].part || (scenes[i].slow && scene_rounds == 1)) continue;
+        if (scenes[i].part || (scenes[i].slow && scene_rounds == 1) || is_left_out(scenes[i].name)) continue;
         total++;
         uint64_t begun = clock_now_ns();
         int status = wait_for(scene_start(scenes[i].name, scenes[i].environment, -1, begin_group));

@@ -6,6 +6,8 @@
  *   program                      all scenes
  *   program scene [rounds]       one of them, under the debugger for instance; with more rounds, where it has rounds
  *   program all rounds
+ *
+ * SCENES_LEFT_OUT in the environment: names between single spaces, which `all` leaves out.
  */
 #ifndef TIDE_TEST_SCENE_H
 #define TIDE_TEST_SCENE_H
