@@ -22,6 +22,7 @@ static _Atomic uint32_t large_tails; /* made since the last walk */
 #define HELD_MAX 64u
 #define HELD_PART 1024u
 static _Atomic(struct span *) large_held[HELD_MAX];
+static _Atomic uint32_t large_held_next; /* the place of the one that has waited longest */
 
 static size_t slices_of(size_t bytes) { return (bytes + guard_bytes() + SLICE_BYTES - 1) >> SLICE_SHIFT; }
 
@@ -101,15 +102,17 @@ static void held_release(struct span *head) {
     run_release(head, slices, state);
 }
 
-/* Of those that are held, one by chance goes for the new one. */
+/* Of those that are held, the one that has waited longest goes for the new one. */
 static void large_hold(struct span *head) {
     char *start = span_start(head);
     size_t bytes = head->large.slices * SLICE_BYTES;
     large_unguard(head);
     if (os_purge(start, bytes) == 0) head->flags |= SPAN_CLEAN; /* what guards may not do, where pages are locked */
     head->guard = (uint8_t)guard_set(start, bytes);
-    if (bytes <= region_main.size_bytes / HELD_PART)
-        head = atomic_exchange_explicit(&large_held[guard_random() % HELD_MAX], head, memory_order_acq_rel);
+    if (bytes <= region_main.size_bytes / HELD_PART) {
+        uint32_t place = atomic_fetch_add_explicit(&large_held_next, 1, memory_order_relaxed) % HELD_MAX;
+        head = atomic_exchange_explicit(&large_held[place], head, memory_order_acq_rel);
+    }
     if (head != NULL) held_release(head);
 }
 

@@ -287,11 +287,6 @@ int os_purge(void *at, size_t bytes) {
     return 0;
 }
 
-void os_label(void *at, size_t bytes, const char *name) {
-    must_be_pages("os_label", at, bytes);
-    if (name[0] == 0) fail_msg("os_label: no name");
-}
-
 /* Only one way of guarding: the other would need mappings of its own. */
 int os_guard(void *at, size_t bytes) {
     must_have_state("os_guard", at, bytes, AREA_COMMITTED);
