@@ -13,6 +13,10 @@
 #define LOCK_SLEEPERS ((uint32_t)1 << 31)
 #define UNKNOWN_ID ((uint32_t)1 << 30)
 
+/* Where a filter refuses a wake-up, who holds a lock must not be waited for without an end. A lock is held for
+ * microseconds, so this never runs out otherwise. */
+#define LOST_WAKE_NS 20000000
+#define WAKE_TRIES 4u
 /* Where a filter refuses to let anybody wait, sleep for a while instead. */
 #define REFUSED_NAP_NS 50000u
 #define REFUSED_SLEEP_NS 20000000u
@@ -68,7 +72,12 @@ bool os_lock_try(struct os_lock *lock) {
     return true;
 }
 
+static void wake(_Atomic uint32_t *word, int operation, int count) {
+    for (unsigned tries = 0; tries < WAKE_TRIES && os_call(SYS_futex, word, operation, count, 0) < 0; tries++) continue;
+}
+
 static void lock_sleep(struct os_lock *lock) {
+    const struct timespec most = {.tv_nsec = LOST_WAKE_NS};
     /* Who has slept does not know whether others still do: it takes the lock as one with sleepers. */
     for (;;) {
         uint32_t state = atomic_load_explicit(&lock->state, memory_order_relaxed);
@@ -79,7 +88,7 @@ static void lock_sleep(struct os_lock *lock) {
         } else if ((state & LOCK_SLEEPERS) != 0 ||
                    atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
                                                          memory_order_relaxed, memory_order_relaxed)) {
-            if (is_refused(os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, state | LOCK_SLEEPERS, NULL)))
+            if (is_refused(os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, state | LOCK_SLEEPERS, &most)))
                 os_sleep_ns(REFUSED_NAP_NS);
         }
     }
@@ -109,7 +118,7 @@ void os_lock_drop(struct os_lock *lock) {
     }
     rank_dropped(lock);
     if ((atomic_exchange_explicit(&lock->state, 0, memory_order_release) & LOCK_SLEEPERS) != 0)
-        os_call(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, 0);
+        wake(&lock->state, FUTEX_WAKE_PRIVATE, 1);
 }
 
 void os_lock_abandon(struct os_lock *lock) {
@@ -117,7 +126,7 @@ void os_lock_abandon(struct os_lock *lock) {
         lock->depth = 0;
         os_lock_drop(lock);
     }
-    os_call(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, 0);
+    wake(&lock->state, FUTEX_WAKE_PRIVATE, 1);
 }
 
 bool os_barrier_register(void) {
@@ -133,7 +142,7 @@ void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     if (is_refused(result)) os_sleep_ns(timeout_ns < REFUSED_SLEEP_NS ? timeout_ns : REFUSED_SLEEP_NS);
 }
 
-void os_wake(_Atomic uint32_t *word) { os_call(SYS_futex, word, FUTEX_WAKE, INT_MAX, 0); }
+void os_wake(_Atomic uint32_t *word) { wake(word, FUTEX_WAKE, INT_MAX); }
 
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
