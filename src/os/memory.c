@@ -28,6 +28,8 @@
 #define PR_SET_VMA_ANON_NAME 0
 #endif
 
+#define PURGE_TRIES 8u
+
 size_t os_page_bytes;
 
 void os_init(void) {
@@ -63,10 +65,11 @@ void os_populate(void *at, size_t bytes) {
         atomic_store_explicit(&unknown, true, memory_order_relaxed);
 }
 
+/* A kernel that is short of something for a moment says EAGAIN, and a filter may say so for ever. */
 int os_purge(void *at, size_t bytes) {
-    long result;
-    do result = os_call(SYS_madvise, at, bytes, MADV_DONTNEED, 0);
-    while (result == -EAGAIN);
+    long result = -EAGAIN;
+    for (unsigned tries = 0; result == -EAGAIN && tries < PURGE_TRIES; tries++)
+        result = os_call(SYS_madvise, at, bytes, MADV_DONTNEED, 0);
     return (int)result;
 }
 
