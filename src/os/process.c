@@ -112,14 +112,18 @@ enum os_event os_file_poll(int file, bool priority) {
     return (poll.revents & poll.events) != 0 ? OS_EVENT : OS_FILE_BROKEN;
 }
 
+/* No mask: SIGKILL is in none. What was not changed must not be set back, or signals that the program blocks would come. */
+#define NOT_BLOCKED UINT64_MAX
+
 /* Signal n is bit n - 1. libc keeps 32 and 33 for cancellation and for setuid in all threads. */
 uint64_t os_signals_block(void) {
     uint64_t all = ~(UINT64_C(3) << 31), before = 0;
-    os_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof before);
-    return before;
+    return os_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof before) == 0 ? before : NOT_BLOCKED;
 }
 
-void os_signals_restore(uint64_t mask) { os_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask); }
+void os_signals_restore(uint64_t mask) {
+    if (mask != NOT_BLOCKED) os_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
+}
 
 /* Before the kernel's generator is ready, or behind a filter: what the kernel gave this process at its start, and the time. */
 static uint8_t random_byte(size_t i) {
