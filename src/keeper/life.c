@@ -7,12 +7,14 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "base/format.h"
 #include "heap/bell.h"
 #include "heap/thread.h"
 #include "keeper/keeper.h"
 #include "keeper/note.h"
 #include "keeper/window.h"
 #include "os/options.h"
+#include "os/report.h"
 #include "span/run.h"
 
 /* The thread's own need is a few KiB; libc puts the program's thread-local variables there, too. */
@@ -21,6 +23,8 @@
 /* Checking how much is resident costs a system call or two: not more often than once for so much growth. */
 #define CHECK_MIN_BYTES (256 * KIB)
 #define CHANGING_NAP_NS 100000u
+/* Between two tries to start the thread where that is refused. */
+#define AGAIN_NS 1000000000u
 
 enum { LIFE_NONE, LIFE_CHANGING, LIFE_RUNNING };
 static _Atomic uint32_t life_state;
@@ -32,7 +36,9 @@ static struct {                          /* what the thread that started the kee
     char name[OS_NAME_BYTES];
     sigset_t signals;
 } life_program;
-static _Atomic int life_process; /* 0: too early for a thread */
+static _Atomic int life_process;       /* 0: too early for a thread */
+static _Atomic uint64_t life_again_ns; /* no thread was allowed: not asked again before */
+static _Atomic bool life_warned;
 
 static void growth_mark_in(uint64_t bytes) { run_set_growth_mark(run_flow(false).clean_taken_bytes + bytes); }
 
@@ -159,14 +165,24 @@ static int life_start(void) {
     return error;
 }
 
+/* Threads' caches stay resident then, which the user should know; once is enough. */
+static void life_failed(int error) {
+    struct line number = {0};
+    line_add_number(&number, (uint64_t)error);
+    if (!atomic_exchange(&life_warned, true))
+        report_warning("no thread for the keeper, so memory comes back in part only: error ", number.text);
+    note_failure("no thread", error);
+    atomic_store_explicit(&life_again_ns, os_now_ns() + AGAIN_NS, memory_order_relaxed);
+}
+
 static void life_start_once(void) {
     uint32_t none = LIFE_NONE;
     if (!atomic_compare_exchange_strong(&life_state, &none, LIFE_CHANGING)) return;
     run_set_growth_mark(UINT64_MAX);
     run_keep_at_most(SIZE_MAX);
     int error = life_start();
-    if (error != 0) { /* no thread allowed: ask again after as much growth again */
-        note_failure("no thread", error);
+    if (error != 0) { /* no thread allowed: ask again after as much growth again, once a second at most */
+        life_failed(error);
         keep_little();
         growth_mark_in(run_flow(false).clean_taken_bytes);
     } else {
@@ -188,6 +204,10 @@ void heap_on_growth(void) {
     if (os_lock_is_mine(&heap_registry_lock)) return; /* a handler of fork: all locks are held */
     /* In a child of vfork, which shares our memory, a thread would be the end of both. */
     if (atomic_load_explicit(&life_process, memory_order_relaxed) != os_process_id()) return;
+    if (load_relaxed(&life_again_ns) > os_now_ns()) {
+        growth_mark_in(CHECK_MIN_BYTES);
+        return;
+    }
     bool surely = load_relaxed(&run_grown) == RUN_GROWN_SURELY;
     size_t resident = surely ? RUN_GROWTH_STEP_BYTES : run_resident_bytes();
     if (resident < RUN_GROWTH_STEP_BYTES)
