@@ -99,12 +99,16 @@ size_t shadow_random_size(uint64_t *random, size_t largest) {
 }
 
 _Thread_local volatile sig_atomic_t shadow_refusal_allowed;
+atomic_ullong shadow_refusals;
 
 /* The largest block that a handler always gets. */
 enum { HANDLER_BYTES = 1000 };
 
 static int is_proper_refusal(const void *p, size_t size, size_t alignment) {
-    return p == NULL && shadow_refusal_allowed && errno == ENOMEM && (size > HANDLER_BYTES || alignment > 16);
+    if (p != NULL || !shadow_refusal_allowed || errno != ENOMEM) return 0;
+    if (shadow_refusal_allowed != SHADOW_REFUSE_ANY && size <= HANDLER_BYTES && alignment <= 16) return 0;
+    atomic_fetch_add(&shadow_refusals, 1);
+    return 1;
 }
 
 /* A block has arrived: check what every block promises, take note, fill. */
@@ -190,6 +194,8 @@ void shadow_resize(shadow_t *record, uint64_t *random, size_t largest) {
     block_verify(record->p, record->size, record->size, record->seed);
     unsigned char *p = random_below(random, 4) == 0 ? reallocarray(record->p, size, 1) : realloc(record->p, size);
     if (is_proper_refusal(p, size, 16)) {
+        CHECKF(shadow_refusal_allowed != SHADOW_REFUSE_ANY || size > record->size,
+               "realloc from %zu to %zu bytes refused", record->size, size);
         block_verify(record->p, record->size, record->size, record->seed);
         atomic_store(&record->busy, 0);
         return;

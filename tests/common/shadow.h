@@ -30,6 +30,10 @@ typedef struct shadow {
 /* Set by a thread while it runs a signal handler that may have interrupted the allocator: then blocks above 1000 bytes, or
  * aligned to more than 16, may be refused (errno ENOMEM). A refused record stays as it is. */
 extern _Thread_local volatile sig_atomic_t shadow_refusal_allowed;
+/* A value of it: any allocation may be refused, but a realloc to a smaller size may not. For tests that take memory or system calls away. */
+#define SHADOW_REFUSE_ANY 2
+/* What was refused so far. */
+extern atomic_ullong shadow_refusals;
 
 /* A table of empty records outside the heap under test. It is never given back. */
 shadow_t *shadow_table_make(size_t count);
