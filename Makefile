@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all debug check check-programs bench battle verify fuzz demo lint format install uninstall clean help
+.PHONY: all debug check check-programs bench battle verify fuzz soak demo lint format install uninstall clean help
 
 all: ## build/libtidemalloc.so, build/libtidemalloc.a and build/tide (the default)
 	@scripts/setup.sh build
@@ -36,6 +36,10 @@ verify: ## check the models of the claim with large bounds, and prove what tests
 fuzz: ## fuzz each target for FUZZ_SECONDS (60), from the kept corpora
 	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh
+
+soak: ## hours of bursts and rests: nothing may grow (SOAK_SECONDS=1200); and what fails or runs out, at length
+	@scripts/setup.sh check
+	@scripts/soak.sh
 
 battle: all ## burst, then rest: what comes back, in every mode and with other allocators
 	@scripts/setup.sh bench
