@@ -6,10 +6,10 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
-#include <sched.h>
 
 #include "api/public.h"
 #include "keeper/life.h"
+#include "os/kernel.h"
 
 /* The kernel counts a thread that was joined for a moment longer. */
 #define TRIES 100
@@ -17,9 +17,6 @@
 
 /* What the kernel refuses to a process with threads. After CLONE_NEWPID no thread could be started again. */
 #define UNSHARE_ALONE (CLONE_NEWUSER | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD)
-#ifndef CLONE_NEWTIME
-#define CLONE_NEWTIME 0x80
-#endif
 
 static int call_alone(int (*call)(int, int), int a, int b, bool alone) {
     bool paused = alone && life_pause();

@@ -2,9 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <malloc.h>
-
-#include "api/public.h"
+#include "api/libc.h"
 #include "heap/flush.h"
 #include "tidemalloc.h"
 

@@ -36,23 +36,22 @@ static int limit_change(int pid, int resource, const struct rlimit *new_limit, s
     return result_of(error);
 }
 
-/* rlimit and rlimit64 are the same struct on 64-bit systems. */
-#pragma GCC diagnostic ignored "-Wmissing-prototypes"
-#pragma GCC diagnostic ignored "-Wnonnull-compare"
-PUBLIC int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) {
-    return limit_change(0, (int)resource, limit, NULL);
-}
-PUBLIC int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
-    return limit_change(0, (int)resource, (const struct rlimit *)limit, NULL);
-}
-PUBLIC int prlimit(__pid_t pid, enum __rlimit_resource resource, const struct rlimit *new_limit,
-                   struct rlimit *old_limit) {
-    return limit_change(pid, (int)resource, new_limit, old_limit);
-}
-PUBLIC int prlimit64(__pid_t pid, enum __rlimit_resource resource, const struct rlimit64 *new_limit,
-                     struct rlimit64 *old_limit) {
-    return limit_change(pid, (int)resource, (const struct rlimit *)new_limit, (struct rlimit *)old_limit);
-}
+/* Every libc declares these with types of its own that are the same to the processor, and some as macros: so only the symbols have the names. rlimit and
+ * rlimit64 are the same struct on 64-bit systems. */
+#define SET_LIMIT(name) \
+    PUBLIC int limits_##name(int resource, const struct rlimit *limit) __asm__(#name); \
+    int limits_##name(int resource, const struct rlimit *limit) { return limit_change(0, resource, limit, NULL); }
+#define PROCESS_LIMIT(name) \
+    PUBLIC int limits_##name(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) \
+        __asm__(#name); \
+    int limits_##name(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) { \
+        return limit_change(pid, resource, new_limit, old_limit); \
+    }
+
+SET_LIMIT(setrlimit)
+SET_LIMIT(setrlimit64)
+PROCESS_LIMIT(prlimit)
+PROCESS_LIMIT(prlimit64)
 
 PUBLIC int mlockall(int flags) {
     reserve_trim(0);

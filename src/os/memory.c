@@ -2,31 +2,12 @@
 #define _GNU_SOURCE
 #endif
 #include "os/call.h"
+#include "os/kernel.h"
 #include "os/os.h"
 
 #include <errno.h>
 #include <sys/auxv.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MREMAP_DONTUNMAP
-#define MREMAP_DONTUNMAP 4
-#endif
-
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
-#endif
-
-/* Since 5.17, where it is configured. */
-#ifndef PR_SET_VMA
-#define PR_SET_VMA 0x53564d41
-#define PR_SET_VMA_ANON_NAME 0
-#endif
 
 #define PURGE_TRIES 8u
 
@@ -50,12 +31,17 @@ void *os_reserve(size_t bytes, size_t alignment) {
     char *aligned = (char *)size_round_up((uintptr_t)start, alignment);
     if (aligned > start) os_release(start, (size_t)(aligned - start));
     if (aligned + bytes < start + bytes + slack) os_release(aligned + bytes, (size_t)(start + slack - aligned));
+    os_call(SYS_madvise, aligned, bytes, MADV_DONTDUMP, 0);
     return aligned;
 }
 
 void *os_map(size_t bytes) { return os_mmap(NULL, bytes, PROT_READ | PROT_WRITE, 0); }
 
-int os_commit(void *at, size_t bytes) { return (int)os_call(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE, 0); }
+int os_commit(void *at, size_t bytes) {
+    long result = os_call(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE, 0);
+    if (result == 0) os_call(SYS_madvise, at, bytes, MADV_DODUMP, 0);
+    return (int)result;
+}
 
 /* Kernels before 5.14 do not know it. */
 void os_populate(void *at, size_t bytes) {

@@ -16,7 +16,8 @@ tide_hidden void os_init(void);
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
 
-/* Address space without memory behind it, aligned to `alignment` (a power of two >= the page). NULL: none. */
+/* Address space without memory behind it, aligned to `alignment` (a power of two >= the page). NULL: none. It is left out of core files until it
+ * is committed: gdb's gcore would write all of it. */
 tide_hidden void *os_reserve(size_t bytes, size_t alignment);
 /* Zeroed memory outside of any reserve. NULL: none. */
 tide_hidden void *os_map(size_t bytes);
@@ -123,7 +124,7 @@ tide_hidden void os_sleep_ns(uint64_t ns);
 tide_hidden const char *os_environment(const char *name);
 /* All variables, or NULL (too early in the program's start, or raised privileges). */
 tide_hidden char **os_environment_all(void);
-tide_hidden bool os_is_emulated(void); /* Valgrind, where a large reserve is slow */
+tide_hidden bool os_is_emulated(void); /* Valgrind, qemu-user: there a large reserve is slow */
 tide_hidden bool os_on_signal_stack(void);
 /* Block all signals for the calling thread but those that libc needs. Returns the mask before. */
 tide_hidden uint64_t os_signals_block(void);
@@ -159,6 +160,8 @@ tide_hidden void os_random(void *to, size_t bytes);
 
 tide_hidden void os_print_error(const char *text, size_t length);
 tide_hidden _Noreturn void os_abort(void);
+/* End the process at once: nothing of libc runs any more. */
+tide_hidden _Noreturn void os_exit(int status);
 /* setrlimit and mlockall without libc, for the functions of that name that stand in front of libc's. 0 or -errno. */
 struct rlimit;
 tide_hidden int os_limit_change(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit);

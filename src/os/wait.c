@@ -2,12 +2,11 @@
 #define _GNU_SOURCE
 #endif
 #include "os/call.h"
+#include "os/kernel.h"
 #include "os/os.h"
 #include "os/rank.h"
 
 #include <errno.h>
-#include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <time.h>
 
 #define LOCK_SLEEPERS ((uint32_t)1 << 31)
@@ -88,7 +87,7 @@ static void lock_sleep(struct os_lock *lock) {
         } else if ((state & LOCK_SLEEPERS) != 0 ||
                    atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
                                                          memory_order_relaxed, memory_order_relaxed)) {
-            if (is_refused(os_call(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, state | LOCK_SLEEPERS, &most)))
+            if (is_refused(os_call(SYS_futex, &lock->state, KERNEL_FUTEX_WAIT | KERNEL_FUTEX_PRIVATE, state | LOCK_SLEEPERS, &most)))
                 os_sleep_ns(REFUSED_NAP_NS);
         }
     }
@@ -118,7 +117,7 @@ void os_lock_drop(struct os_lock *lock) {
     }
     rank_dropped(lock);
     if ((atomic_exchange_explicit(&lock->state, 0, memory_order_release) & LOCK_SLEEPERS) != 0)
-        wake(&lock->state, FUTEX_WAKE_PRIVATE, 1);
+        wake(&lock->state, KERNEL_FUTEX_WAKE | KERNEL_FUTEX_PRIVATE, 1);
 }
 
 void os_lock_abandon(struct os_lock *lock) {
@@ -126,23 +125,23 @@ void os_lock_abandon(struct os_lock *lock) {
         lock->depth = 0;
         os_lock_drop(lock);
     }
-    wake(&lock->state, FUTEX_WAKE_PRIVATE, 1);
+    wake(&lock->state, KERNEL_FUTEX_WAKE | KERNEL_FUTEX_PRIVATE, 1);
 }
 
 bool os_barrier_register(void) {
-    return os_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0, 0) == 0;
+    return os_call(SYS_membarrier, KERNEL_BARRIER_REGISTER, 0, 0, 0) == 0;
 }
 
-int os_barrier(void) { return (int)os_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0, 0); }
+int os_barrier(void) { return (int)os_call(SYS_membarrier, KERNEL_BARRIER_EXPEDITED, 0, 0, 0); }
 
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     struct timespec length = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    long result = os_call(SYS_futex, word, FUTEX_WAIT, value, timeout_ns == UINT64_MAX ? NULL : &length);
+    long result = os_call(SYS_futex, word, KERNEL_FUTEX_WAIT, value, timeout_ns == UINT64_MAX ? NULL : &length);
     if (is_refused(result)) os_sleep_ns(timeout_ns < REFUSED_SLEEP_NS ? timeout_ns : REFUSED_SLEEP_NS);
 }
 
-void os_wake(_Atomic uint32_t *word) { wake(word, FUTEX_WAKE, INT_MAX); }
+void os_wake(_Atomic uint32_t *word) { wake(word, KERNEL_FUTEX_WAKE, INT_MAX); }
 
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
