@@ -7,7 +7,7 @@
 
 #define RESERVE_MIN_BYTES (16 * MIB)
 #define RESERVE_MAX_BYTES (16 * TIB)
-/* Sanitizers shadow the address space, and Valgrind walks it: 6 ms per GiB of reserve. */
+/* Sanitizers shadow the address space, Valgrind and qemu-user walk it. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define RESERVE_DEFAULT_BYTES (16 * GIB)
 #elif defined(__has_feature)
@@ -91,10 +91,11 @@ static void option_read(const char *variable) {
 
 void options_load(void) {
     static bool loaded;
-    char **all = os_environment_all();
-    if (loaded || all == NULL) return;
-    loaded = true;
+    if (loaded) return;
     if (os_is_emulated()) options.reserve_bytes = RESERVE_EMULATED_BYTES;
+    char **all = os_environment_all();
+    if (all == NULL) return;
+    loaded = true;
     for (; *all != NULL; all++)
         if (strncmp(*all, "TIDE_", strlen("TIDE_")) == 0) option_read(*all);
 }
