@@ -48,6 +48,7 @@
 #include "api/cxx.c"
 #endif
 #include "api/alone.c"
+#include "api/beside.c"
 #include "api/flush.c"
 #include "api/limits.c"
 #include "api/malloc.c"

@@ -3,10 +3,9 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
-#include <malloc.h>
-#include <stdio.h>
 
-#include "api/public.h"
+#include "api/beside.h"
+#include "api/libc.h"
 #include "base/format.h"
 #include "heap/census.h"
 #include "keeper/figures.h"
@@ -147,6 +146,7 @@ __attribute__((constructor)) static void stats_begin(void) {
     if (os_page_bytes == 0) os_init();
     options_load();
     life_begin();
+    beside_say();
 }
 
 __attribute__((destructor)) static void stats_end(void) {

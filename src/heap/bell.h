@@ -25,6 +25,8 @@ tide_inline void bell_touch(void) {
 /* The program has grown (run_grown): called at the end of an operation that allocated, with busy clear and no lock held. Defined in the layer
  * above, which starts the keeper there. */
 tide_hidden tide_cold void heap_on_growth(void);
+/* The first allocation of the process, before anything was done for it: the last moment to refuse (beside.h). Also defined above. */
+tide_hidden tide_cold void heap_on_start(void);
 /* Also defined above: the process is a forked child, with one thread; the bell has rung for one who sleeps; a thread's heap has become an orphan. */
 tide_hidden tide_cold void heap_on_fork(void);
 tide_hidden tide_cold void heap_on_bell(void);

@@ -133,6 +133,7 @@ static void heap_thread_end(void *heap);
 /* The first operation of the process. Registry lock. False: no address space. */
 static bool heap_start(void) {
     if (heap_ready) return true;
+    heap_on_start();
     os_init();
     options_load();
     guard_init();

@@ -373,6 +373,11 @@ void os_release(void *at, size_t bytes) {
     areas_merge();
 }
 
+void os_label(void *at, size_t bytes, const char *name) {
+    must_be_pages("os_label", at, bytes);
+    if (strlen(name) >= 80) fail_msg("os_label: the kernel takes no name of %zu bytes", strlen(name));
+}
+
 void os_forbid_huge(void *at, size_t bytes) {
     must_be_pages("os_forbid_huge", at, bytes);
     fake.huge_forbidden_bytes += bytes;
@@ -496,6 +501,10 @@ void heap_on_growth(void) {
     fake.growths++;
     if (fake.on_growth != NULL) fake.on_growth();
 }
+void heap_on_start(void) {
+    if (fake.starts++ == 0) fake.calls_at_start = fake.count[FAKE_ANY];
+}
+
 void heap_on_fork(void) { fake.forks++; }
 void heap_on_bell(void) { fake.wakes++; }
 void heap_on_thread_end(void) { fake.ends++; }

@@ -62,6 +62,19 @@ static void take_and_leave(void) {
     heap_free(left[3]);
 }
 
+static void allocate_and_free(void) { heap_free(heap_malloc(100)); }
+
+/* Who may refuse to start is asked once, and before the system is. */
+static void test_first_allocation(void **state) {
+    (void)state;
+    start();
+    allocate_and_free();
+    allocate_and_free();
+    in_thread(allocate_and_free);
+    assert_int_equal(fake.starts, 1);
+    assert_int_equal(fake.calls_at_start, 0);
+}
+
 static void test_life(void **state) {
     (void)state;
     start();
@@ -397,6 +410,7 @@ static void test_nested(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_first_allocation),
         cmocka_unit_test(test_life),
         cmocka_unit_test(test_free_from_another_thread),
         cmocka_unit_test(test_operations_after_the_end),
