@@ -22,6 +22,17 @@ foreach(section 1 3 7)
     endif()
 endforeach()
 
+# For gdb: to be sourced by hand, and where a gdb of the same prefix looks when it loads the library (its real name, links followed).
+install(FILES tools/gdb/tide.py DESTINATION ${CMAKE_INSTALL_DATADIR}/tidemalloc)
+set(gdb_values "set(gdb_script \"${PROJECT_SOURCE_DIR}/tools/gdb/tide.py\")
+set(gdb_folder \"${CMAKE_INSTALL_DATADIR}/gdb/auto-load\")
+set(gdb_library_folder \"${CMAKE_INSTALL_LIBDIR}\")
+set(gdb_library \"libtidemalloc.so.${PROJECT_VERSION}\")")
+install(CODE "${gdb_values}")
+install(CODE [[
+    file(INSTALL ${gdb_script} RENAME ${gdb_library}-gdb.py
+        DESTINATION "${CMAKE_INSTALL_PREFIX}/${gdb_folder}${CMAKE_INSTALL_PREFIX}/${gdb_library_folder}")]])
+
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/tidemalloc)
 install(EXPORT tidemallocTargets NAMESPACE tidemalloc:: DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/package/tidemallocConfigVersion.cmake

@@ -74,6 +74,17 @@ done
 "$cc" -O0 "$here/plain.c" -o "$work/plain"
 LD_PRELOAD=$library "$work/plain" || fail "preloaded program"
 
+# --- gdb finds its commands by itself, where it looks below this prefix
+if command -v gdb >/dev/null; then
+    LD_LIBRARY_PATH=$prefix/lib gdb -batch -nx -iex "set auto-load scripts-directory $prefix/share/gdb/auto-load" \
+        -iex "set auto-load safe-path $work" -ex 'break tide_stats_get' -ex run -ex run -ex 'tide block 0' \
+        "$work/c-shared" >"$work/log" 2>&1 </dev/null || true
+    grep -Eq "nothing was allocated yet|0x0 is not tidemalloc's" "$work/log" || {
+        cat "$work/log"
+        fail "gdb does not know tide"
+    }
+fi
+
 if [ -e "$prefix/bin/tide" ]; then
     "$prefix/bin/tide" --help >/dev/null || fail "tide --help"
 fi
