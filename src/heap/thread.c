@@ -30,6 +30,7 @@ struct heap heap_shared = {.state = HEAP_ORPHAN, .lock = OS_LOCK(RANK_SHARED)};
 static struct heap *heap_orphans; /* under heap_registry_lock */
 static pthread_key_t heap_key;
 static bool heap_key_made;
+static bool heap_fork_known; /* the handlers of fork are registered, or about to be; under heap_registry_lock */
 static bool heap_ready; /* the region is reserved; under heap_registry_lock */
 
 void heap_life_init(struct heap *heap) {
@@ -141,7 +142,6 @@ static bool heap_start(void) {
     if (!region_init(options.reserve_bytes)) return false;
     emergency_init();
     heap_key_made = pthread_key_create(&heap_key, heap_thread_end) == 0;
-    pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
     os_barrier_register();
     if (options.mode != MODE_STATIC && options.keeper != 0) run_keep_at_most(RUN_KEEP_SMALL_BYTES);
     heap_ready = true;
@@ -175,6 +175,7 @@ static struct heap *heap_bind(void) {
     struct thread_record *record = &heap_record;
     heap_wait_for(&heap_registry_lock);
     struct heap *heap = NULL;
+    bool fork_unknown = false;
     if (heap_start()) {
         heap = heap_adopt();
         if (heap == NULL) {
@@ -196,15 +197,18 @@ static struct heap *heap_bind(void) {
         heap_drain(heap);
         os_lock_drop(&heap->lock);
         (void)pthread_mutex_trylock(&heap->life); /* held already, when a handler has forked just now */
+        fork_unknown = !heap_fork_known;
+        heap_fork_known = true;
     }
     os_lock_drop(&heap_registry_lock);
     bell_touch(); /* who asks cannot have seen that this thread was busy before it was bound */
     if (heap == NULL) return NULL;
 
-    /* pthread_setspecific may allocate: by now that is an ordinary operation. */
+    /* These two may allocate (musl's pthread_atfork does): by now that is an ordinary operation. */
     uintptr_t busy = atomic_load_explicit(&record->busy, memory_order_relaxed);
     record->slow = false;
     heap_leave();
+    if (fork_unknown) pthread_atfork(heap_fork_prepare, heap_fork_parent, heap_fork_child);
     if (heap_key_made) pthread_setspecific(heap_key, heap);
     atomic_store_explicit(&record->busy, busy, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
