@@ -12,11 +12,19 @@
 #define PURGE_TRIES 8u
 
 size_t os_page_bytes;
+static bool emulated;
 
+/* The kernel gives every program its vDSO; Valgrind and qemu-user (before 8.2, which walks a reserve page by page) hide it. What is not there
+ * is an error to getauxval. */
 void os_init(void) {
+    int error = errno;
     size_t page = getauxval(AT_PAGESZ);
     os_page_bytes = page != 0 ? page : 4 * KIB;
+    emulated = getauxval(AT_SYSINFO_EHDR) == 0;
+    errno = error;
 }
+
+bool os_is_emulated(void) { return emulated; }
 
 static void *os_mmap(void *at, size_t bytes, int protection, int flags) {
     long result = os_call6(SYS_mmap, (long)at, (long)bytes, protection, flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -77,6 +85,8 @@ int os_renew(void *at, size_t bytes, const char *name) {
 }
 
 int os_move(void *from, void *to, size_t bytes, const char *name) {
+    /* qemu-user moves the pages, but takes the old place for unmapped, and gives it to the next who asks for memory. */
+    if (emulated) return -ENOSYS;
     long flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
     long result = os_call6(SYS_mremap, (long)from, (long)bytes, (long)bytes, flags, (long)to, 0);
     if (result == (long)to) return 0;

@@ -34,8 +34,8 @@ tide_hidden int os_unguard(void *at, size_t bytes);
 tide_hidden int os_protect(void *at, size_t bytes);
 /* Replace committed pages by fresh, zero ones in a mapping that can merge with its neighbours, of that name, again. */
 tide_hidden int os_renew(void *at, size_t bytes, const char *name);
-/* Move the memory behind `from` to `to` (both committed, of that name); `from` reads as zero afterwards. On failure `from` is as it was, and `to` reads
- * as zero; but above a limit on address space `to` may be gone: do not move where there is one. */
+/* Move the memory behind `from` to `to` (both committed, of that name); `from` reads as zero afterwards. On failure `from` is as it was, and `to` holds
+ * anything; but above a limit on address space `to` may be gone: do not move where there is one. */
 tide_hidden int os_move(void *from, void *to, size_t bytes, const char *name);
 /* How much of a mapping is resident: whole pages. All of it where the kernel does not tell. */
 tide_hidden size_t os_resident_bytes(const void *at, size_t bytes);
@@ -124,7 +124,7 @@ tide_hidden void os_sleep_ns(uint64_t ns);
 tide_hidden const char *os_environment(const char *name);
 /* All variables, or NULL (too early in the program's start, or raised privileges). */
 tide_hidden char **os_environment_all(void);
-tide_hidden bool os_is_emulated(void); /* Valgrind, qemu-user: there a large reserve is slow */
+tide_hidden bool os_is_emulated(void); /* Valgrind, qemu-user: there a large reserve is slow. After os_init */
 tide_hidden bool os_on_signal_stack(void);
 /* Block all signals for the calling thread but those that libc needs. Returns the mask before. */
 tide_hidden uint64_t os_signals_block(void);

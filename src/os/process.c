@@ -25,9 +25,6 @@ const char *os_environment(const char *name) {
     return NULL;
 }
 
-/* The kernel gives every program its vDSO; Valgrind and qemu-user (before 8.2, which walks a reserve page by page) hide it. */
-bool os_is_emulated(void) { return getauxval(AT_SYSINFO_EHDR) == 0; }
-
 bool os_on_signal_stack(void) {
     stack_t stack = {0};
     return os_call(SYS_sigaltstack, NULL, &stack, 0, 0) == 0 && (stack.ss_flags & SS_ONSTACK) != 0;
