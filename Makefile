@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all debug check check-programs bench battle verify fuzz soak demo lint format install uninstall clean help
+.PHONY: all debug check check-programs check-arm64 check-musl check-clang bench battle verify fuzz soak demo lint format install uninstall clean help
 
 all: ## build/libtidemalloc.so, build/libtidemalloc.a and build/tide (the default)
 	@scripts/setup.sh build
@@ -21,6 +21,18 @@ check: ## build every variant and run all tests; ends with `N passed, N failed`
 check-programs: all ## run large real programs on tidemalloc (long; installs them)
 	@scripts/setup.sh programs
 	@tests/programs/run.sh --full
+
+check-arm64: ## cross-compile for 64-bit ARM, run the tests in qemu-user (10 minutes)
+	@scripts/setup.sh arm64
+	@scripts/check-variant.sh arm64
+
+check-musl: ## build against musl, run the tests
+	@scripts/setup.sh musl
+	@scripts/check-variant.sh musl
+
+check-clang: ## build everything with clang, run the tests but the longest
+	@scripts/setup.sh clang
+	@scripts/check-variant.sh clang
 
 bench: all ## measure time and memory against other allocators
 	@scripts/setup.sh bench

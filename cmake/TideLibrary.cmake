@@ -24,8 +24,10 @@ if(NOT TIDE_SANITIZE)
     endforeach()
     set_target_properties(tidemalloc tidemalloc_secure PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 
-    add_library(tidemalloc_static STATIC ${unity} ${PROJECT_SOURCE_DIR}/src/api/cxx.c
-        ${PROJECT_SOURCE_DIR}/src/api/catch.cpp)
+    add_library(tidemalloc_static STATIC ${unity})
+    if(TIDE_CXX)
+        target_sources(tidemalloc_static PRIVATE ${PROJECT_SOURCE_DIR}/src/api/cxx.c ${PROJECT_SOURCE_DIR}/src/api/catch.cpp)
+    endif()
     target_compile_definitions(tidemalloc_static PRIVATE TIDE_ARCHIVE=1)
     target_link_libraries(tidemalloc_static PRIVATE $<BUILD_INTERFACE:tide_flags>)
     set_target_properties(tidemalloc_static PROPERTIES OUTPUT_NAME tidemalloc EXPORT_NAME static)

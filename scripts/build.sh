@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Configures and builds one variant. A changed compiler or flag in the environment starts its folder afresh.
-#   scripts/build.sh release|debug|asan|tsan|fuzz [-DOPTION=VALUE...] [TARGET...]
+#   scripts/build.sh release|debug|asan|tsan|arm64|musl|clang|fuzz [-DOPTION=VALUE...] [TARGET...]
 # Without targets everything of the variant is built. WERROR=OFF lets warnings pass.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ variant=$1
 shift
 case $variant in
 release) dir=build ;;
-debug | asan | tsan) dir=build/$variant ;;
+debug | asan | tsan | arm64 | musl | clang) dir=build/$variant ;;
 fuzz) dir=build/libfuzzer ;; # the release build has a folder fuzz
 *) echo "build.sh: unknown variant $variant" >&2 && exit 2 ;;
 esac

@@ -14,6 +14,9 @@ tooltest="$tool prometheus=prometheus python3-pyte chromium=chromium chromium-dr
 check="$build clang=clang libclang-rt-14-dev|libclang-rt-dev libcmocka-dev gdb=gdb valgrind=valgrind spin=spin $tooltest $real"
 bench="$build libjemalloc2 libmimalloc2.0|libmimalloc3 libtcmalloc-minimal4|libtcmalloc-minimal4t64 redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark sqlite3=sqlite3 lua5.4=lua5.4 ghostscript=gs valgrind=valgrind $tool"
 demo="$build $tool redis-server=redis-server redis-tools=redis-cli redis-tools=redis-benchmark gnuplot-nox|gnuplot=gnuplot python3-matplotlib"
+arm64="$build gcc-aarch64-linux-gnu=aarch64-linux-gnu-gcc g++-aarch64-linux-gnu=aarch64-linux-gnu-g++ libc6-dev-arm64-cross qemu-user-static=qemu-aarch64-static"
+musl="$build musl-tools=musl-gcc linux-libc-dev"
+clang="$build clang=clang libcmocka-dev"
 lint='clang-format=clang-format clang-tidy=clang-tidy cppcheck=cppcheck shellcheck=shellcheck pyflakes3=pyflakes3'
 verify="$build spin=spin cbmc=cbmc"
 fuzz="$build clang=clang llvm=llvm-cov libclang-rt-14-dev|libclang-rt-dev python3-hypothesis"
@@ -112,13 +115,13 @@ if [ "${1:-}" = --as-root ]; then
     exit
 fi
 
-[ "$#" -gt 0 ] || die "name a group: build check bench demo lint verify fuzz programs"
+[ "$#" -gt 0 ] || die "name a group: build check bench demo arm64 musl clang lint verify fuzz programs"
 [ "${TIDEMALLOC_SETUP:-on}" != off ] || exit 0
 wanted=()
 for group; do
     case $group in
-    build | check | bench | demo | lint | verify | fuzz | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
-    *) die "unknown group $group: build check bench demo lint verify fuzz programs" ;;
+    build | check | bench | demo | arm64 | musl | clang | lint | verify | fuzz | programs) read -r -a list <<<"${!group}" && wanted+=("${list[@]}") ;;
+    *) die "unknown group $group: build check bench demo arm64 musl clang lint verify fuzz programs" ;;
     esac
 done
 

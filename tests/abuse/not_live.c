@@ -9,10 +9,10 @@
 /* The rest of an open span belongs to blocks that were never handed out: both messages are true. */
 #define NOT_LIVE_OR_FREE "tidemalloc: free\\(\\): PTR (is not a live block|was already free)"
 
-/* Reserved but never used: 1 GiB behind a live block, at the start of a slice. */
+/* Reserved but never used: 512 MiB behind a live block, at the start of a slice. */
 static char *far_away(void) {
     char *p = block_make(TINY_BYTES);
-    return (char *)(((uintptr_t)p + ((uintptr_t)1 << 30)) & ~(uintptr_t)65535);
+    return (char *)(((uintptr_t)p + ((uintptr_t)1 << 29)) & ~(uintptr_t)65535);
 }
 static void untouched_slice(void) { free(doomed(far_away())); }
 static void untouched_middle(void) { free(doomed(far_away() + 4096 + 48)); }

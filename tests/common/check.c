@@ -81,6 +81,35 @@ void process_expect_success(pid_t child, const char *what) {
     CHECKF(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: wait status 0x%x", what, (unsigned)status);
 }
 
+again_t process_again(const char *program, char *const argv[]) {
+    static char text[256], path[4096];
+    again_t again = {.path = program};
+    size_t count = 0, most = sizeof again.words / sizeof *again.words - 1;
+    const char *emulator = getenv("TIDEMALLOC_TEST_EMULATOR");
+    if (emulator != NULL) {
+        ssize_t length = readlink(program, path, sizeof path - 1);
+        if (length > 0)
+            path[length] = 0;
+        else
+            snprintf(path, sizeof path, "%s", program);
+        CHECK(strlen(emulator) < sizeof text);
+        strcpy(text, emulator);
+        char *rest = NULL;
+        for (char *word = strtok_r(text, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+            CHECK(count < most);
+            again.words[count++] = word;
+        }
+        again.path = again.words[0];
+        again.words[count++] = path;
+        if (*argv != NULL) argv++;
+    }
+    for (; *argv != NULL; argv++) {
+        CHECK(count < most);
+        again.words[count++] = *argv;
+    }
+    return again;
+}
+
 uint64_t argument_number(int argc, char **argv, int index, uint64_t fallback) {
     if (index >= argc) return fallback;
     char *end = NULL;

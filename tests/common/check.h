@@ -59,6 +59,14 @@ size_t process_task_count(void);
 /* Wait for a child and require that it exits with status 0. */
 void process_expect_success(pid_t child, const char *what);
 
+/* How to start a program, "/proc/self/exe" for this one, with the arguments `argv`: where the kernel cannot do it by itself, because this is a program of
+ * another processor, through the emulator that the environment names. Allocates nothing. */
+typedef struct again {
+    const char *path;
+    char *words[24];
+} again_t;
+again_t process_again(const char *program, char *const argv[]);
+
 /* Program arguments as numbers: argument `index`, or `fallback` when it is not given. */
 uint64_t argument_number(int argc, char **argv, int index, uint64_t fallback);
 

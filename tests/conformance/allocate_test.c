@@ -173,6 +173,10 @@ static void refused_realloc_keeps_the_block(void **state) {
 static void a_tebibyte_is_granted_or_refused(void **state) {
     (void)state;
     volatile size_t tebibyte = (size_t)1 << 40;
+    /* The library keeps its reserve small where address space is dear: an emulator would take minutes here. */
+    char reserve[32] = "";
+    if (subject.is_tide) assert_int_equal(subject.get("reserve", reserve, sizeof reserve), 0);
+    if (subject.is_tide && strtoull(reserve, NULL, 10) <= (size_t)1 << 30) skip();
     errno = 0;
     void *p = malloc(tebibyte);
     if (p == NULL)

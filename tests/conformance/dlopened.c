@@ -45,7 +45,12 @@ static void look_up(const library_t *library, void *function_pointer, const char
 
 static library_t library_open(const char *path, int flags) {
     library_t library = {.handle = dlopen(path, flags)};
-    CHECKF(library.handle != NULL, "dlopen: %s", dlerror());
+    const char *refusal = library.handle == NULL ? dlerror() : "";
+    if (strstr(refusal, "initial-exec TLS") != NULL) { /* musl */
+        puts("skipped: this libc loads no library that has thread-local variables at a fixed place");
+        exit(CHECK_SKIPPED);
+    }
+    CHECKF(library.handle != NULL, "dlopen: %s", refusal);
     look_up(&library, &library.malloc, "malloc");
     look_up(&library, &library.free, "free");
     look_up(&library, &library.calloc, "calloc");

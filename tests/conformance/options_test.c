@@ -35,8 +35,9 @@ static child_result_t run_child(const char *program, const char *first, const ch
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
     posix_spawn_file_actions_addclose(&actions, ends[0]);
     char *arguments[] = {(char *)(uintptr_t)program, (char *)(uintptr_t) "--child", NULL};
+    again_t again = process_again(program, arguments);
     pid_t child = -1;
-    assert_int_equal(posix_spawn(&child, program, &actions, NULL, arguments, variables), 0);
+    assert_int_equal(posix_spawn(&child, again.path, &actions, NULL, again.words, variables), 0);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     size_t length = 0;

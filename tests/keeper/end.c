@@ -193,7 +193,8 @@ static void exec_part(void) {
     grow();
     if (scene_rounds > 0) {
         char *arguments[] = {(char *)(uintptr_t) "end", (char *)(uintptr_t) "fresh-part", NULL};
-        execv("/proc/self/exe", arguments);
+        again_t again = process_again("/proc/self/exe", arguments);
+        execv(again.path, again.words);
     }
     _exit(126);
 }

@@ -148,13 +148,14 @@ static void spawned(void) {
     pid_t keeper = grow();
     char program[] = "fork", part[] = "fresh-part";
     char *arguments[] = {program, part, NULL};
+    again_t again = process_again("/proc/self/exe", arguments);
     for (unsigned round = 0; round < 3; round++) {
         pid_t child;
-        CHECK(posix_spawn(&child, "/proc/self/exe", NULL, NULL, arguments, environ) == 0);
+        CHECK(posix_spawn(&child, again.path, NULL, NULL, again.words, environ) == 0);
         process_expect_success(child, "posix_spawn");
         child = vfork();
         if (child == 0) {
-            execv("/proc/self/exe", arguments);
+            execv(again.path, again.words);
             _exit(126);
         }
         process_expect_success(child, "vfork and exec");

@@ -44,13 +44,14 @@ pid_t scene_start(const char *name, const char *environment, int error, void (*p
     CHECK(strlen(name) < sizeof name_text);
     strcpy(name_text, name);
     char *arguments[] = {own_arguments[0], name_text, rounds_text, NULL};
+    again_t again = process_again("/proc/self/exe", arguments);
     fflush(stdout);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child != 0) return child;
     if (error >= 0 && dup2(error, STDERR_FILENO) < 0) _exit(1);
     if (prepare != NULL) prepare();
-    execve("/proc/self/exe", arguments, words);
+    execve(again.path, again.words, words);
     _exit(126);
 }
 

@@ -191,7 +191,7 @@ static void cut_by_realloc(void) {
 
 static void *grow_main(void *barrier) {
     pthread_barrier_wait(barrier);
-    static _Thread_local void *blocks[2000];
+    void *blocks[2000];
     for (unsigned i = 0; i < 2000; i++) blocks[i] = touched(1000 + i);
     for (unsigned i = 0; i < 2000; i++) free(blocks[i]);
     pthread_barrier_wait(barrier);

@@ -88,9 +88,10 @@ static int exec_child(void) {
 }
 
 static void run_vfork(char **arguments) {
+    again_t again = process_again("/proc/self/exe", arguments);
     pid_t child = vfork();
     if (child == 0) {
-        execv("/proc/self/exe", arguments);
+        execv(again.path, again.words);
         _exit(127);
     }
     process_expect_success(child, "vfork and exec");
@@ -98,7 +99,8 @@ static void run_vfork(char **arguments) {
 
 static void run_spawn(char **arguments) {
     pid_t child = -1;
-    CHECK(posix_spawn(&child, "/proc/self/exe", NULL, NULL, arguments, environ) == 0);
+    again_t again = process_again("/proc/self/exe", arguments);
+    CHECK(posix_spawn(&child, again.path, NULL, NULL, again.words, environ) == 0);
     process_expect_success(child, "posix_spawn");
 }
 

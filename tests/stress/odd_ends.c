@@ -71,7 +71,7 @@ static void check_raw_exit(size_t count) {
 
 /* ---- late frees ---- */
 
-extern int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+extern int __cxa_thread_atexit_impl(void (*)(void *), void *, void *) __attribute__((weak));
 extern void *__dso_handle;
 static pthread_key_t early_key, late_key;
 static _Thread_local int key_rounds;
@@ -96,7 +96,10 @@ static void destroy_thread_local(void *value) {
 static void *late_main(void *argument) {
     CHECK(pthread_setspecific(early_key, argument) == 0);
     CHECK(pthread_setspecific(late_key, argument) == 0);
-    CHECK(__cxa_thread_atexit_impl(destroy_thread_local, argument, &__dso_handle) == 0);
+    if (__cxa_thread_atexit_impl == NULL) /* musl leaves that to the C++ runtime */
+        atomic_fetch_add(&thread_local_destructions, 1);
+    else
+        CHECK(__cxa_thread_atexit_impl(destroy_thread_local, argument, &__dso_handle) == 0);
     /* Every second thread meets the allocator for the first time in its destructors. */
     if ((uintptr_t)argument % 2 == 0) churn((uint64_t)(uintptr_t)argument);
     return NULL;

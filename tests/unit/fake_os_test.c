@@ -22,11 +22,11 @@ static void test_states(void **state) {
     assert_int_equal(fake_mappings(), 2); /* adjacent steps merge */
     assert_true(fake_is_committed(at, 128 * KIB));
     assert_false(fake_is_committed(at, 128 * KIB + 1));
-    assert_int_equal(fake_resident_bytes(at, MIB), 0);
+    assert_int_equal(fake_resident_bytes(at, 128 * KIB), 0);
     memset(at + 5000, 1, 5000);
-    assert_int_equal(fake_resident_bytes(at, MIB), 8 * KIB);
+    assert_int_equal(fake_resident_bytes(at, 128 * KIB), 8 * KIB);
     assert_int_equal(os_purge(at + 4096, 4096), 0);
-    assert_int_equal(fake_resident_bytes(at, MIB), 4 * KIB);
+    assert_int_equal(fake_resident_bytes(at, 128 * KIB), 4 * KIB);
     assert_true(unit_is_zero(at + 4096, 4096));
     assert_int_equal(at[8192], 1);
     os_release(at, MIB);

@@ -1,0 +1,15 @@
+# A toolchain file: Debian's wrapper of the C compiler for musl. There is no C++, and none of the kernel's headers, which tests need: a folder of links has
+# them, and nothing of the other libc's.
+set(CMAKE_C_COMPILER musl-gcc)
+set(TIDE_CXX OFF CACHE BOOL "")
+set(TIDE_MUSL ON CACHE BOOL "")
+set(kernel_headers ${CMAKE_BINARY_DIR}/kernel-headers)
+file(MAKE_DIRECTORY ${kernel_headers})
+foreach(folder linux asm asm-generic)
+    foreach(place /usr/include /usr/include/${CMAKE_HOST_SYSTEM_PROCESSOR}-linux-gnu)
+        if(EXISTS ${place}/${folder})
+            file(CREATE_LINK ${place}/${folder} ${kernel_headers}/${folder} SYMBOLIC)
+        endif()
+    endforeach()
+endforeach()
+set(TIDE_TEST_INCLUDES ${kernel_headers} CACHE PATH "what the tests need beside libc's headers")

@@ -1,0 +1,24 @@
+/* musl.h - force-included into the tests of a library for musl: what they use of glibc, which the library brings along. Weak: where it is preloaded, it is
+ * found when the program starts. */
+#ifndef TIDE_TEST_MUSL_H
+#define TIDE_TEST_MUSL_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct mallinfo2 {
+    size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
+};
+void *pvalloc(size_t) __attribute__((weak));
+int malloc_trim(size_t) __attribute__((weak));
+int malloc_info(int, FILE *) __attribute__((weak));
+struct mallinfo2 mallinfo2(void) __attribute__((weak));
+
+static inline void closefrom(int lowest) { syscall(SYS_close_range, lowest, ~0u, 0); }
+
+#endif
