@@ -72,12 +72,13 @@ void beside_say(void) {
         heap_on_start();
         report_warning("not in use: this program has the malloc of ", name);
     } else if (valgrind_has_malloc()) {
-        report_warning(malloc_comes_here()
-                           ? "in use under Valgrind, which sees its mappings, but not the blocks in them: for what Valgrind "
-                             "finds in blocks, run without tidemalloc"
-                           : "not in use: Valgrind has put a malloc of its own in place of it (to keep this one: "
-                             "--soname-synonyms=somalloc=nouserintercepts)",
-                       NULL);
+        report_warning(
+            malloc_comes_here()
+                ? "in use under Valgrind, which sees its mappings, but not the blocks in them: for what Valgrind "
+                  "finds in blocks, run without tidemalloc"
+                : "not in use: Valgrind has put a malloc of its own in place of it (to keep this one: "
+                  "--soname-synonyms=somalloc=nouserintercepts)",
+            NULL);
     }
 }
 

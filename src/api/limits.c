@@ -42,8 +42,8 @@ static int limit_change(int pid, int resource, const struct rlimit *new_limit, s
     PUBLIC int limits_##name(int resource, const struct rlimit *limit) __asm__(#name); \
     int limits_##name(int resource, const struct rlimit *limit) { return limit_change(0, resource, limit, NULL); }
 #define PROCESS_LIMIT(name) \
-    PUBLIC int limits_##name(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) \
-        __asm__(#name); \
+    PUBLIC int limits_##name(int pid, int resource, const struct rlimit *new_limit, \
+                             struct rlimit *old_limit) __asm__(#name); \
     int limits_##name(int pid, int resource, const struct rlimit *new_limit, struct rlimit *old_limit) { \
         return limit_change(pid, resource, new_limit, old_limit); \
     }

@@ -31,7 +31,7 @@ static struct heap *heap_orphans; /* under heap_registry_lock */
 static pthread_key_t heap_key;
 static bool heap_key_made;
 static bool heap_fork_known; /* the handlers of fork are registered, or about to be; under heap_registry_lock */
-static bool heap_ready; /* the region is reserved; under heap_registry_lock */
+static bool heap_ready;      /* the region is reserved; under heap_registry_lock */
 
 void heap_life_init(struct heap *heap) {
     pthread_mutexattr_t attributes;

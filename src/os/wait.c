@@ -128,9 +128,7 @@ void os_lock_abandon(struct os_lock *lock) {
     wake(&lock->state, KERNEL_FUTEX_WAKE | KERNEL_FUTEX_PRIVATE, 1);
 }
 
-bool os_barrier_register(void) {
-    return os_call(SYS_membarrier, KERNEL_BARRIER_REGISTER, 0, 0, 0) == 0;
-}
+bool os_barrier_register(void) { return os_call(SYS_membarrier, KERNEL_BARRIER_REGISTER, 0, 0, 0) == 0; }
 
 int os_barrier(void) { return (int)os_call(SYS_membarrier, KERNEL_BARRIER_EXPEDITED, 0, 0, 0); }
 

@@ -27,7 +27,8 @@ static jmp_buf tiny_cmocka_skip;
 #define assert_null(pointer) CHECK((pointer) == NULL)
 #define assert_int_equal(left, right) CHECK((intmax_t)(left) == (intmax_t)(right))
 #define assert_int_not_equal(left, right) CHECK((intmax_t)(left) != (intmax_t)(right))
-#define assert_in_range(value, low, high) CHECK((uintmax_t)(value) >= (uintmax_t)(low) && (uintmax_t)(value) <= (uintmax_t)(high))
+#define assert_in_range(value, low, high) \
+    CHECK((uintmax_t)(value) >= (uintmax_t)(low) && (uintmax_t)(value) <= (uintmax_t)(high))
 #define assert_ptr_equal(left, right) CHECK((const void *)(left) == (const void *)(right))
 #define assert_ptr_not_equal(left, right) CHECK((const void *)(left) != (const void *)(right))
 #define assert_string_equal(left, right) CHECK(strcmp((left), (right)) == 0)

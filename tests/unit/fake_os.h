@@ -41,8 +41,8 @@ struct fake {
     bool emulated, on_signal_stack;
     uint64_t now_ns, slept_ns;
     unsigned signals_blocked;
-    size_t wakes;                 /* calls of os_wake and heap_on_bell */
-    size_t ends;                  /* calls of heap_on_thread_end */
+    size_t wakes;                  /* calls of os_wake and heap_on_bell */
+    size_t ends;                   /* calls of heap_on_thread_end */
     size_t starts, calls_at_start; /* calls of heap_on_start, and of the system when the first one came */
     size_t growths, forks;        /* calls of heap_on_growth and heap_on_fork, which the layer above the heap defines */
     size_t count[FAKE_CALLS + 1]; /* calls so far; [FAKE_ANY]: of all kinds */
