@@ -37,6 +37,7 @@ void heap_life_init(struct heap *heap) {
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);
     pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED); /* musl tells the kernel of no others */
     pthread_mutex_init(&heap->life, &attributes);
     pthread_mutexattr_destroy(&attributes);
 }
