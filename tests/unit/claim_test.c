@@ -270,6 +270,9 @@ static void end_without_a_word(void) {
 /* The record of such a thread is gone: nobody may write to it. */
 static void test_dead_thread(void **state) {
     (void)state;
+    void *list;
+    size_t length;
+    if (syscall(SYS_get_robust_list, 0, &list, &length) != 0) skip(); /* such an end leaves no trace in qemu-user */
     start();
     actor_run(&sleeper, end_without_a_word);
     assert_int_equal(pthread_join(sleeper.thread, NULL), 0);
