@@ -48,12 +48,23 @@ enum {
     OWNER_NICE = 5,
 };
 
+#ifdef TIDE_TEST_NO_RAW_ENDS
+#define RAW_ENDS 0
+#else
+#define RAW_ENDS 8
+#endif
 static struct {
     uint64_t seconds, threads, claimers, signals, forks, jumps, seed, operations;
     uint64_t rounds;   /* of a thread's life, at most */
     uint64_t raw_ends; /* one of so many threads ends by the bare system call; 0: none */
-} wanted = {
-    .seconds = 5, .threads = 8, .claimers = 1, .signals = 1, .forks = 1, .seed = 1, .rounds = 4000, .raw_ends = 8};
+} wanted = {.seconds = 5,
+            .threads = 8,
+            .claimers = 1,
+            .signals = 1,
+            .forks = 1,
+            .seed = 1,
+            .rounds = 4000,
+            .raw_ends = RAW_ENDS};
 
 static atomic_bool stop;
 
@@ -394,7 +405,7 @@ static void *owner_main(void *argument) {
     if (wanted.jumps && sigsetjmp(owner->jump_target, 1) != 0) after_jump(owner);
     for (; done < rounds && !atomic_load_explicit(&stop, memory_order_relaxed); done++) owner_round(owner);
     atomic_fetch_add_explicit(&threads_ended, 1, memory_order_relaxed);
-    if (wanted.raw_ends != 0 && random_next(&owner->work.random) % wanted.raw_ends == 0) {
+    if (RAW_ENDS != 0 && wanted.raw_ends != 0 && random_next(&owner->work.random) % wanted.raw_ends == 0) {
         storm_mask(SIG_BLOCK);
         atomic_fetch_add_explicit(&raw_ended, 1, memory_order_relaxed);
         atomic_store(&owner->finished, true);

@@ -20,7 +20,10 @@ int malloc_info(int, FILE *) __attribute__((weak));
 struct mallinfo2 mallinfo2(void) __attribute__((weak));
 
 #define TIDE_TEST_STACK_BYTES (128 * 1024) /* of a thread, unless the program asks for more */
-#define TIDE_TEST_FOREIGN_SHELL 1          /* the system's shell is of another libc: it does not start with our library preloaded */
+#define TIDE_TEST_FOREIGN_SHELL \
+    1 /* the system's shell is of another libc: it does not start with our library preloaded */
+
+#define TIDE_TEST_NO_RAW_ENDS 1 /* threads are in a list that only pthread_exit takes them off */
 
 static inline void closefrom(int lowest) { syscall(SYS_close_range, lowest, ~0u, 0); }
 

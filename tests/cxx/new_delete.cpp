@@ -158,15 +158,15 @@ template <class Allocate> void check_handlers_nothrow(Allocate allocate) {
 }
 
 void check_new_handler() {
-    const std::align_val_t a{256};
+    static const std::align_val_t a{256};
     check_handlers([] { return ::operator new(huge_bytes); });
     check_handlers([] { return ::operator new[](huge_bytes); });
-    check_handlers([a] { return ::operator new(huge_bytes, a); });
-    check_handlers([a] { return ::operator new[](huge_bytes, a); });
+    check_handlers([] { return ::operator new(huge_bytes, a); });
+    check_handlers([] { return ::operator new[](huge_bytes, a); });
     check_handlers_nothrow([] { return ::operator new(huge_bytes, std::nothrow); });
     check_handlers_nothrow([] { return ::operator new[](huge_bytes, std::nothrow); });
-    check_handlers_nothrow([a] { return ::operator new(huge_bytes, a, std::nothrow); });
-    check_handlers_nothrow([a] { return ::operator new[](huge_bytes, a, std::nothrow); });
+    check_handlers_nothrow([] { return ::operator new(huge_bytes, a, std::nothrow); });
+    check_handlers_nothrow([] { return ::operator new[](huge_bytes, a, std::nothrow); });
     // malloc does not call it.
     handler_calls = 0;
     std::set_new_handler(handler_that_throws);

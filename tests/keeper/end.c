@@ -129,7 +129,8 @@ static void raw_part(void) {
 static void raw(void) {
     void *list;
     size_t length;
-    if (syscall(SYS_get_robust_list, 0, &list, &length) != 0) scene_skip("nobody notices such an end here: no robust mutexes");
+    if (syscall(SYS_get_robust_list, 0, &list, &length) != 0)
+        scene_skip("nobody notices such an end here: no robust mutexes");
     expect_status("raw-part", 0);
 }
 

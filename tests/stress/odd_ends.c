@@ -216,6 +216,11 @@ int main(int argc, char **argv) {
     check_late_frees(count);
     check_cancellation(count);
     check_main_first();
+#ifdef TIDE_TEST_NO_RAW_ENDS
+    (void)check_raw_exit;
+    puts("raw exit: left out, this libc does not survive it");
+#else
     check_raw_exit(count);
+#endif
     return 0;
 }
