@@ -5,6 +5,7 @@
 #include "os/rank.c"
 #include "os/report.c"
 
+#include "span/guard.c"
 #include "span/meta.c"
 #include "span/region.c"
 #include "span/run.c"
@@ -25,6 +26,7 @@
 #include "heap/own.c"
 #include "heap/punch.c"
 #include "heap/remote.c"
+#include "heap/secure.c"
 #include "heap/thread.c"
 #include "heap/validate.c"
 #include "heap/whole.c"
