@@ -569,6 +569,7 @@ void fuzz_one(const uint8_t *data, size_t size) {
     armed = (nth & 0x800) != 0;
     if (armed) real_fail(call, 1 + nth % 64, 1 + (nth >> 6) % 16, error);
 
+    if ((nth & 0x8000) != 0) real_nap_at_start(60000000);
     size_t count = steps_take(&input);
     if (keeper) free_running = true; /* it may be at work at any moment */
     if (free_running && !keeper)
@@ -578,7 +579,7 @@ void fuzz_one(const uint8_t *data, size_t size) {
     else
         run_in_turns(steps, count, threads);
 
-    real_end();
+    must(real_end());
     real_fail(call, 0, 0, 0);
     interrupt_in = 0;
     free_running = armed = false;

@@ -15,8 +15,10 @@ unsigned real_failed(void);
 
 /* The first allocation finds so much address space, and that mode; `with_keeper`, a thread of the library's may start. */
 void real_begin(size_t reserve_bytes, bool with_keeper);
-/* The library's thread ends, if there is one. */
-void real_end(void);
+/* The library's thread ends, if there is one. False: it is said to run, and does not. */
+bool real_end(void);
+/* Who starts that thread sleeps for so long before it goes on. */
+void real_nap_at_start(uint64_t ns);
 
 /* Without a keeper the clock stands still but for this. */
 void real_clock_advance(uint64_t ns);

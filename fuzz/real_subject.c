@@ -57,6 +57,7 @@ static long fuzz_call6(long number, long a, long b, long c, long d, long e, long
 #include "tidemalloc.c"
 
 #undef clock_gettime
+#undef pthread_create
 
 /* A handler runs below the kernel's frame, which lies below the interrupted ones. */
 static __attribute__((noinline)) void run_below(volatile char *room) {
@@ -116,10 +117,28 @@ void real_begin(size_t reserve_bytes, bool with_keeper) {
     life_begin(); /* the process may be another one since the constructor has run */
 }
 
-void real_end(void) {
-    if (options.keeper == 0) return;
+static uint64_t start_nap_ns;
+void real_nap_at_start(uint64_t ns) { start_nap_ns = ns; }
+
+int fuzz_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+    int error = pthread_create(thread, attributes, run, argument);
+    if (error == 0 && run == life_main && start_nap_ns != 0) os_sleep_ns(start_nap_ns);
+    return error;
+}
+
+/* While it says that it runs it is there. */
+static bool keeper_is_there(void) {
+    if (life_state != LIFE_RUNNING || thread_count() > threads_before) return true;
+    os_sleep_ns(20000000); /* it may be on its way out */
+    return life_state != LIFE_RUNNING || thread_count() > threads_before;
+}
+
+bool real_end(void) {
+    if (options.keeper == 0) return true;
+    if (!keeper_is_there()) return false;
     life_resume(life_pause() && false);
     while (thread_count() > threads_before) os_sleep_ns(1000000);
+    return true;
 }
 
 bool real_validate(void) {

@@ -19,9 +19,12 @@ void *fuzz_mmap(void *at, size_t bytes, int protection, int flags, int file, off
 void fuzz_note_mapping(void *at, size_t bytes);
 void fuzz_forget_mapping(void *at, size_t bytes);
 int fuzz_clock_gettime(clockid_t clock, struct timespec *now);
+/* Who starts a thread may lose its processor just then. */
+int fuzz_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
 
 #define pthread_key_create fuzz_key_create
 #define pthread_atfork fuzz_atfork
+#define pthread_create fuzz_create
 #define mmap fuzz_mmap
 #define clock_gettime fuzz_clock_gettime
 

@@ -31,8 +31,8 @@ static _Atomic uint32_t life_state;
 static _Atomic uint32_t life_stop; /* 1: the thread must end */
 static struct os_lock life_lock = OS_LOCK(RANK_LIFE);
 static struct os_lock life_pause_lock = OS_LOCK(RANK_LIFE_PAUSE); /* from life_pause to life_resume */
-static pthread_t life_thread, life_left; /* the keeper's thread; the one before that ended because nobody was left */
-static struct {                          /* what the thread that started the keeper was like */
+static pthread_t life_thread;                                     /* the keeper's */
+static struct {                                                   /* what the thread that started the keeper was like */
     char name[OS_NAME_BYTES];
     sigset_t signals;
 } life_program;
@@ -78,19 +78,20 @@ static void life_sleep(uint64_t due_ns, bool for_bell, uint32_t calls) {
 
 /* libc makes the last thread of a process call exit(), with the program's own handlers. They must not find the keeper's small stack and blocked
  * signals, so the last thread is one like the program's. */
-static void *life_last(void *left) {
+static void *life_last(void *thread) {
     os_thread_rename(life_program.name);
-    pthread_join(*(pthread_t *)left, NULL);
+    pthread_join((pthread_t)(uintptr_t)thread, NULL);
     return NULL;
 }
 
 /* Nobody is left. True: the thread must end. */
 static bool life_leave(void) {
     bool leave = false;
+    /* Who has started this thread has not said yet that it runs, and would say so when it does not any more. */
+    while (atomic_load(&life_state) == LIFE_CHANGING) os_sleep_ns(CHANGING_NAP_NS);
     os_lock_take(&life_lock);
     if (atomic_load(&life_stop) == 0) {
         leave = true;
-        life_left = life_thread;
         atomic_store(&heap_bell, BELL_QUIET);
         atomic_store(&keeper_figures.runs, 0);
         growth_mark_in(RUN_GROWTH_STEP_BYTES);
@@ -101,7 +102,7 @@ static bool life_leave(void) {
     if (!leave) return false;
     pthread_t last;
     pthread_sigmask(SIG_SETMASK, &life_program.signals, NULL);
-    if (pthread_create(&last, NULL, life_last, &life_left) == 0)
+    if (pthread_create(&last, NULL, life_last, (void *)(uintptr_t)pthread_self()) == 0)
         pthread_detach(last);
     else
         pthread_detach(pthread_self());
