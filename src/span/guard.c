@@ -30,10 +30,10 @@ uint64_t guard_random(void) {
 }
 
 /* 0 .. count - 1; count < 2^32. */
-static uint32_t random_below(uint32_t count) { return (uint32_t)(((guard_random() >> 32) * count) >> 32); }
+static uint32_t chance_below(uint32_t count) { return (uint32_t)(((guard_random() >> 32) * count) >> 32); }
 
 unsigned guard_choose_by_chance(uint64_t mask) {
-    for (uint32_t skip = random_below(bits_count(mask)); skip > 0; skip--) mask &= mask - 1;
+    for (uint32_t skip = chance_below(bits_count(mask)); skip > 0; skip--) mask &= mask - 1;
     return bits_lowest(mask);
 }
 
@@ -43,7 +43,7 @@ unsigned guard_choose_by_chance(uint64_t mask) {
 void guard_shuffle(struct guard_order *order, uint32_t first, uint32_t end) {
     order->first = first;
     for (uint32_t i = 0; i < end - first; i++) {
-        uint32_t place = random_below(i + 1);
+        uint32_t place = chance_below(i + 1);
         order->numbers[i] = order->numbers[place];
         order->numbers[place] = (uint16_t)(first + i);
     }
