@@ -26,7 +26,7 @@ struct walk {
 };
 
 tide_racy static void note_span(const struct span *span, struct census_class *classes, uint32_t live,
-                                  uint32_t free_count, size_t free_bytes) {
+                                uint32_t free_count, size_t free_bytes) {
     unsigned class = span->class;
     struct heap *heap = span->heap;
     if (class >= CLASSES || heap == NULL) return;

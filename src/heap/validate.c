@@ -32,7 +32,8 @@ tide_cold static const char *remote_validate(const struct span *span) {
                   "remote: a link that leads to no block");
         invariant(mid ? !mid_is_free(span, index) : !tiny_is_withheld(span, tiny_offset(block)),
                   "remote: a block that is free");
-        invariant(block->key == (mid ? mid_key(span, block) : tiny_key(span, block)), "remote: a block without its key");
+        invariant(block->key == (mid ? mid_key(span, block) : tiny_key(span, block)),
+                  "remote: a block without its key");
         link = (uint32_t)(uintptr_t)guard_link(block, block->next);
     }
     invariant(link == 0, "remote: more blocks than counted");

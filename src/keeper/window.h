@@ -52,7 +52,7 @@ struct window_page {
     int32_t error;     /* of the last answer: 0 or an errno */
     uint32_t page_bytes;
     uint64_t answered_ns;
-    uint64_t mode; /* enum mode, at the last answer */
+    uint64_t mode;                /* enum mode, at the last answer */
     _Atomic uint64_t event_count; /* so far; event n is in events[n % WINDOW_EVENTS] */
     uint32_t event_bytes, process_id;
     char room[48];

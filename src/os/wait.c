@@ -87,7 +87,8 @@ static void lock_sleep(struct os_lock *lock) {
         } else if ((state & LOCK_SLEEPERS) != 0 ||
                    atomic_compare_exchange_weak_explicit(&lock->state, &state, state | LOCK_SLEEPERS,
                                                          memory_order_relaxed, memory_order_relaxed)) {
-            if (is_refused(os_call(SYS_futex, &lock->state, KERNEL_FUTEX_WAIT | KERNEL_FUTEX_PRIVATE, state | LOCK_SLEEPERS, &most)))
+            if (is_refused(os_call(SYS_futex, &lock->state, KERNEL_FUTEX_WAIT | KERNEL_FUTEX_PRIVATE,
+                                   state | LOCK_SLEEPERS, &most)))
                 os_sleep_ns(REFUSED_NAP_NS);
         }
     }

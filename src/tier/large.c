@@ -59,7 +59,8 @@ static void large_clear(struct span *head, size_t bytes) {
 /* The block has its size now. After large_take the run lock must be held: a walk may be looking. */
 static void note_tail(struct span *head) {
     size_t slices = head->large.slices;
-    head->large.tail = guard_bytes() == 0 && head->large.bytes < slices * SLICE_BYTES && run_slice_is_dirty(head, slices - 1);
+    head->large.tail =
+        guard_bytes() == 0 && head->large.bytes < slices * SLICE_BYTES && run_slice_is_dirty(head, slices - 1);
     if (head->large.tail) atomic_fetch_add_explicit(&large_tails, 1, memory_order_relaxed);
 }
 
@@ -211,7 +212,8 @@ struct span *large_around(struct span *span) {
     struct span *first = region_of_span(span)->spans;
     for (struct span *head = span; head >= first; head--) {
         if (head->kind == SPAN_FREE) continue;
-        bool inside = (head->kind == SPAN_LARGE || head->kind == SPAN_HELD) && (size_t)(span - head) < head->large.slices;
+        bool inside =
+            (head->kind == SPAN_LARGE || head->kind == SPAN_HELD) && (size_t)(span - head) < head->large.slices;
         return inside ? head : NULL;
     }
     return NULL;
@@ -270,7 +272,8 @@ const char *large_validate(const struct span *head) {
     size_t first = region_slice(region, head), slices = head->large.slices;
     invariant(head->kind == SPAN_LARGE && (head->flags & ~(SPAN_GROWN | SPAN_MOVED)) == 0, "large: kind");
     invariant(slices != 0 && slices <= region_top(region) / SLICE_BYTES - first, "large: slices");
-    size_t least = (head->large.bytes + SLICE_BYTES - 1) / SLICE_BYTES; /* without a guard, as before options are read */
+    size_t least =
+        (head->large.bytes + SLICE_BYTES - 1) / SLICE_BYTES; /* without a guard, as before options are read */
     invariant(head->large.bytes != 0 && head->large.bytes % os_page_bytes == 0 &&
                   (slices == least || slices == slices_of(head->large.bytes)),
               "large: bytes");

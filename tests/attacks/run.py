@@ -39,7 +39,7 @@ EXPECTED = {
     "overread-tiny": "undetected",
     "overread-large": "undetected guard guard",
     "metadata-above": "harmless harmless|guard detected|guard",
-    "metadata-below": "harmless|guard",
+    "metadata-below": "harmless|guard|detected",
     "double-free-tiny": "detected",
     "double-free-mid": "detected",
     "double-free-large": "detected",

@@ -200,7 +200,8 @@ class Textfile(ExporterCase):
                 self.assertRegex(file.read(), r"\ntidemalloc_exporter_collect_seconds \S+\n$")
         self.assertGreater(len(seen), 1)
         exporter.terminate()
-        self.assertEqual(exporter.wait(timeout=20), 0)
+        _, errors = exporter.communicate(timeout=20)
+        self.assertEqual(exporter.returncode, 0, errors)
         self.assertEqual(os.listdir(self.folder), ["tide.prom"])
 
     def test_places_that_cannot_be_written(self):

@@ -423,13 +423,14 @@ static void test_random_64k_pages(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_best_fit),        cmocka_unit_test(test_dirty_first),
-        cmocka_unit_test(test_alignment),       cmocka_unit_test(test_coarse_alignment),
-        cmocka_unit_test(test_across_chunks),   cmocka_unit_test(test_exact_end_of_the_region),
-        cmocka_unit_test(test_second_region),   cmocka_unit_test(test_extend_and_shorten),
-        cmocka_unit_test(test_release_front),   cmocka_unit_test(test_extend_without_memory),
-        cmocka_unit_test(test_repair),          cmocka_unit_test(test_repair_beside_a_dropped_region),   cmocka_unit_test(test_random),
-        cmocka_unit_test(test_random_odd_base), cmocka_unit_test(test_random_64k_pages),
+        cmocka_unit_test(test_best_fit),         cmocka_unit_test(test_dirty_first),
+        cmocka_unit_test(test_alignment),        cmocka_unit_test(test_coarse_alignment),
+        cmocka_unit_test(test_across_chunks),    cmocka_unit_test(test_exact_end_of_the_region),
+        cmocka_unit_test(test_second_region),    cmocka_unit_test(test_extend_and_shorten),
+        cmocka_unit_test(test_release_front),    cmocka_unit_test(test_extend_without_memory),
+        cmocka_unit_test(test_repair),           cmocka_unit_test(test_repair_beside_a_dropped_region),
+        cmocka_unit_test(test_random),           cmocka_unit_test(test_random_odd_base),
+        cmocka_unit_test(test_random_64k_pages),
     };
     return unit_run(tests, COUNT_OF(tests));
 }

@@ -182,7 +182,7 @@ static struct block *tiny_first(void) { return tiny_listed->free; }
     X(mid_bytes, "mid: class", mid_listed->block_bytes += 128) \
     X(mid_inverse, "mid: inverse", mid_listed->inverse--) \
     X(mid_start, "mid: start", mid_listed->start += 128) \
-    X(mid_capacity, "mid: capacity", mid_listed->capacity--) \
+    X(mid_capacity, "mid: capacity", mid_listed->capacity -= 3) \
     X(mid_limit, "mid: limit", mid_current->limit = mid_current->carved + 1u) \
     X(mid_inner, "mid: an inner slice", mid_listed[2].slices_from_head = 1) \
     X(mid_inner_kind, "mid: an inner slice", mid_full[1].kind = SPAN_FREE) \

@@ -235,5 +235,6 @@ def replace_file(path, data):
             os.fchmod(file.fileno(), 0o644)  # node exporter is another user; there is nothing secret to it
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # a signal can come between the rename and here
+            os.unlink(temporary)
         raise

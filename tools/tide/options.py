@@ -17,6 +17,8 @@ OPTIONS = {
     "visible": (("on", "off"), "off: tide stat, top and flush see nothing of the process"),
     "log": (("off", "keeper"), "keeper: each decision of the keeper on the standard error"),
     "reserve": ("SIZE", "address space of the first region, 16M to 16T (default: 1T); it takes no memory"),
+    "secure": (("0", "1"), "guard pages, and large blocks out of reach once they are freed"),
+    "check": (("0", "1"), "the library checks its own structures whenever caches are swept"),
     "print_stats": (("0", "1"), "statistics on the standard error when the program ends"),
 }
 
