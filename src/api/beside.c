@@ -48,7 +48,8 @@ static bool malloc_comes_here(void) {
 /* Valgrind preloads a library of its core, and one more for a tool that replaces malloc. */
 static bool valgrind_has_malloc(void) {
     const char *preload = os_environment("LD_PRELOAD");
-    while (preload != NULL && (preload = strstr(preload, "/vgpreload_")) != NULL) {
+    if (preload == NULL) return false;
+    while ((preload = strstr(preload, "/vgpreload_")) != NULL) {
         preload += strlen("/vgpreload_");
         if (strncmp(preload, "core", strlen("core")) != 0) return true;
     }
