@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, os.environ.get("TIDEMALLOC_TOOLS", str(HERE.parent / "tools")))
 
-from tide import elf, levels, mappings, segments, series, smaps  # noqa: E402  by the path above
+from tide import elf, levels, mappings, segments, series, smaps, snapshots  # noqa: E402  by the path above
 from tide import window as windows  # noqa: E402
 from tide.process import ProcessError  # noqa: E402
 
@@ -162,18 +162,18 @@ def record(data):
 # --- snapshots -----------------------------------------------------------------------------------------------------
 
 
-def snapshots(data):
+def snapshot_file(data):
     with file_of(data) as path:
         try:
-            read = smaps.load(path)
-        except smaps.SmapsError as problem:
+            read = snapshots.load(path)
+        except snapshots.SmapsError as problem:
             printable(str(problem))
             return
     for snapshot in read:
         printable("\n".join(smaps.show(snapshot)))
     if read:
         printable("\n".join(smaps.show_comparison(read, "rss")))
-        smaps.comparison_json(read)
+        snapshots.comparison(read)
 
 
 # --- ELF files -----------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ READERS = {
     "smaps": smaps_text,
     "window": window_file,
     "record": record,
-    "snapshots": snapshots,
+    "snapshots": snapshot_file,
     "elf": elf_file,
     "metrics": metrics,
 }

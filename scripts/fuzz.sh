@@ -64,8 +64,8 @@ minimise() {
     [ "$target" != readers ] || return 0
     fresh=$(mktemp -d)
     libfuzzer "$target" -set_cover_merge=1 -use_counters=0 "$fresh" "$kept" "$build/found/$target" >"$build/$target.merge.log" 2>&1
-    # Regressions have names that say what they found, and stay whatever they cover.
-    find "$kept" -type f ! -name 'regression-*' -delete
+    # Those with names were written by hand, or show what was found, and stay whatever they cover.
+    find "$kept" -type f ! -name '*-*' -delete
     cp -n "$fresh"/* "$kept/"
     rm -rf "$fresh"
     echo "fuzz: $target: $(find "$kept" -type f | wc -l) inputs, $(du -sb "$kept" | cut -f1) bytes"

@@ -26,7 +26,7 @@ def image_bytes(path, page_bytes=os.sysconf("SC_PAGE_SIZE")):
             file.seek(table)
             headers = file.read(entry_bytes * count)
         loads = [struct.unpack_from(order + entry, headers, i * entry_bytes) for i in range(count)]
-    except (OSError, struct.error, KeyError, IndexError):
+    except (OSError, ValueError, struct.error, KeyError, IndexError):  # ValueError: a table beyond any file
         return None
     spans = [(address, address + size) for kind, address, size in loads if kind == PT_LOAD]
     if not spans:

@@ -70,7 +70,7 @@ def load(path):
         raise SmapsError(status.BAD_FILE, f"{path}: not a file of 'tide smaps --save'") from None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         kind = "truncated" if text.lstrip().startswith('{\n "' + FILE_KEY) else "not a file of 'tide smaps --save'"
         raise SmapsError(status.BAD_FILE, f"{path}: {kind}") from None
     version = found.get(FILE_KEY) if isinstance(found, dict) else None
