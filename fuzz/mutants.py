@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Shows that the fuzz targets find defects: puts one at a time into a copy of the sources, and fuzzes that for a minute.
+"""Shows that the fuzz targets find defects: puts one at a time into a copy of the sources, and fuzzes that.
 
     fuzz/mutants.py [--seconds N] [--folder F] [NAME...]
 
-Each mutant is a defect that a reviewer could miss, with the target that should see it. Prints how much processor time that
-took, from the kept corpus on, or `NOT FOUND`; the exit status counts those.
+Each mutant is a defect that a reviewer could miss, with the target that should see it. Prints how much processor time
+that took, from the kept corpus on, or `NOT FOUND`; the exit status counts those.
 """
 
 import argparse
@@ -39,7 +39,8 @@ MUTANTS = [
     ),
     Mutant(
         "punch-drops-a-page-too-many", "claims", "tier/mid.c",
-        "for (size_t page = first; page <= last; page++)", "for (size_t page = first; page < last || page == first; page++)",
+        "for (size_t page = first; page <= last; page++)",
+        "for (size_t page = first; page < last || page == first; page++)",
     ),
     Mutant(
         "in-hand-forever", "claims", "heap/own.c",
@@ -51,8 +52,7 @@ MUTANTS = [
     ),
     Mutant(
         "renew-fails-unseen", "claims", "tier/large.c",
-        "return moved && os_renew(span_start(head) + first * SLICE_BYTES, bytes, REGION_LABEL) == 0 ? RUN_CLEAN : RUN_DIRTY;",
-        "return moved ? (os_renew(span_start(head) + first * SLICE_BYTES, bytes, REGION_LABEL), RUN_CLEAN) : RUN_DIRTY;",
+        "bytes, REGION_LABEL) == 0 ? RUN_CLEAN : RUN_DIRTY;", "bytes, REGION_LABEL) <= 0 ? RUN_CLEAN : RUN_DIRTY;",
     ),
     Mutant(
         "lost-remote-free", "claims", "heap/own.c",
@@ -92,15 +92,15 @@ MUTANTS = [
     ),
     Mutant(
         "size-overflows", "options", "base/format.c",
-        "if (__builtin_add_overflow(number, (size_t)(*at - '0'), &number)) return false;", "number += (size_t)(*at - '0');",
+        "if (__builtin_add_overflow(number, (size_t)(*at - '0'), &number)) return false;",
+        "number += (size_t)(*at - '0');",
     ),
 ]  # fmt: skip
 
 
 def copy_sources(folder):
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
-    ).stdout
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
     for name in names.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,8 @@ def fuzz(folder, target, seconds):
     """How much processor time it took to find something; None: nothing was found. And the first line of what was."""
     fresh = tempfile.mkdtemp(dir=folder)
     command = [
-        folder / f"build/libfuzzer/fuzz/fuzz_{target}", "-detect_leaks=0", "-rss_limit_mb=3000", "-timeout=20", "-max_len=2048",
+        folder / f"build/libfuzzer/fuzz/fuzz_{target}",
+        "-detect_leaks=0", "-rss_limit_mb=3000", "-timeout=20", "-max_len=2048",
         f"-max_total_time={seconds}", f"-artifact_prefix={fresh}/", fresh, folder / f"fuzz/corpus/{target}",
     ]  # fmt: skip
     begun = processor_time()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fuzzes what the `tide` command reads: text of smaps, windows, records, snapshots, ELF files; and the metrics it writes.
+"""Fuzzes what the `tide` command reads: text of smaps, windows, records, snapshots, ELF files; and its metrics.
 
     fuzz/readers.py FILE|FOLDER...                      feed these files to their readers
     fuzz/readers.py --seconds N [--findings FOLDER]     change the files in fuzz/corpus/readers for so long
@@ -59,7 +59,7 @@ def file_of(data):
 
 
 def smaps_text(data):
-    """/proc/PID/smaps, and after a line of equal signs what the window tells: regions as lines `base kinds`, in hexadecimal."""
+    """/proc/PID/smaps, and after a line of equal signs what the window tells: regions, as `base kinds` in hexadecimal."""
     text, _, told = data.decode("utf-8", "replace").partition("\n====\n")
     try:
         found = [m for m in mappings.parse(text) if m.start < m.end]
@@ -140,7 +140,8 @@ def look_at(answered):
             for value in vars(row).values():
                 must(isinstance(value, (int, type(None))) or re.fullmatch("[a-z]+(-[0-9]+)?", value), f"odd: {row}")
     elif isinstance(answered, list) and answered and isinstance(answered[0], windows.Region):
-        must(sum(len(region.kinds) for region in answered) <= windows.MOST_ANSWERS * windows.MOST_KINDS, "too many slices")
+        slices = sum(len(region.kinds) for region in answered)
+        must(slices <= windows.MOST_ANSWERS * windows.MOST_KINDS, "too many slices")
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -243,11 +244,15 @@ def feed(reader, data):
 
 # --- edits ---------------------------------------------------------------------------------------------------------
 
-NUMBERS = (0, 1, 2, 7, 255, 256, 4095, 4096, 65535, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 47) + 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+NUMBERS = (
+    0, 1, 2, 7, 255, 256, 4095, 4096, 65535, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 47) + 1, (1 << 63) - 1, 1 << 63,
+    (1 << 64) - 1,
+)  # fmt: skip
 WORDS = (
-    b"-1", b"0", b"1e999", b"1e308", b"NaN", b"null", b"true", b"[]", b"{}", b'""', b"[" * 2000, b"\x1b[31m", b"\xff\xfe",
-    b"\xe2\x80\xae", b"\0", b"\n", b"\r", b" ", b",", b":", b"18446744073709551616", b"99999999999999999999999999", b"0.5",
-    b"9" * 5000, b"ffffffffffffffff", b"[anon:tidemalloc: heap]", b"/lib/x.so (deleted)", b"---p", b"rw-s", b" kB", b'"stats"', b"t_ms",
+    b"-1", b"0", b"1e999", b"1e308", b"NaN", b"null", b"true", b"[]", b"{}", b'""', b"[" * 2000, b"\x1b[31m",
+    b"\xff\xfe", b"\xe2\x80\xae", b"\0", b"\n", b"\r", b" ", b",", b":", b"18446744073709551616", b"9" * 26, b"0.5",
+    b"9" * 5000, b"ffffffffffffffff", b"[anon:tidemalloc: heap]", b"/lib/x.so (deleted)", b"---p", b"rw-s", b" kB",
+    b'"stats"', b"t_ms",
 )  # fmt: skip
 TOKEN = re.compile(rb"[0-9a-zA-Z_.]+|[^0-9a-zA-Z_.]")
 
