@@ -59,7 +59,7 @@ def file_of(data):
 
 
 def smaps_text(data):
-    """/proc/PID/smaps, and after a line of equal signs what the window tells: regions, as `base kinds` in hexadecimal."""
+    """/proc/PID/smaps, and after a line of equal signs what the window tells: regions, `base kinds` in hex."""
     text, _, told = data.decode("utf-8", "replace").partition("\n====\n")
     try:
         found = [m for m in mappings.parse(text) if m.start < m.end]
