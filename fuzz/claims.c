@@ -72,7 +72,7 @@ static void census_must_count(void) {
         if (block->kind == SPAN_LARGE) bytes[TIER_LARGE_INDEX] += block->usable;
     }
     if (pool.count > 0) bytes[pool.kind == SPAN_TINY ? TIER_TINY_INDEX : TIER_MID_INDEX] += pool.count * pool.usable;
-    census_take_inside(&census);
+    census_take(&census);
     for (unsigned tier = 0; tier < TIER_COUNT; tier++) {
         size_t more = census.live_bytes[tier] - bytes[tier];
         bool may_wait = tier == TIER_LARGE_INDEX && deferred && census.live_bytes[tier] > bytes[tier];
@@ -321,7 +321,7 @@ static void heal(void) {
 /* All blocks were freed, and all heaps swept: no span is kept, but those of heaps that were given up. */
 static void no_span_must_be_left(void) {
     struct census census;
-    census_take_inside(&census);
+    census_take(&census);
     for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap)
         if (heap->state == HEAP_LOST) return;
     must(census.empty_bytes[TIER_TINY_INDEX] + census.empty_bytes[TIER_MID_INDEX] == 0);

@@ -90,7 +90,6 @@ static void walk_spans(struct walk *walk) {
 
 static uint64_t count_of(const _Atomic uint64_t *count) { return atomic_load_explicit(count, memory_order_relaxed); }
 
-/* Registry lock. */
 static void count_heap(struct walk *walk, struct heap *heap) {
     struct census *census = walk->census;
     for (unsigned class = 0; class < CLASSES; class ++) {
@@ -119,23 +118,16 @@ static void walk_all(struct walk *walk) {
     walk->own = heap_record.self;
     run_totals(&census->runs);
     walk_spans(walk);
-    heap_wait_for(&heap_registry_lock);
-    for (struct heap *heap = &heap_shared; heap != NULL; heap = heap == &heap_shared ? heap_all : heap->next_heap)
+    count_heap(walk, &heap_shared);
+    for (struct heap *heap = __atomic_load_n(&heap_all, __ATOMIC_ACQUIRE); heap != NULL; heap = heap->next_heap)
         count_heap(walk, heap);
-    os_lock_drop(&heap_registry_lock);
     census->metadata_bytes = census->runs.metadata_bytes + meta_bytes();
     census->nested_count = heap_nested_count();
 }
 
-void census_take_inside(struct census *census) {
+void census_take(struct census *census) {
     struct walk walk = {.census = census};
     walk_all(&walk);
-}
-
-void census_take(struct census *census) {
-    bool mine = heap_try_enter();
-    census_take_inside(census);
-    if (mine) heap_quit();
 }
 
 void census_take_detailed(struct census *census, struct census_class classes[CLASSES]) {

@@ -28,9 +28,8 @@ struct census_class {
     unsigned state; /* enum class_state, the highest of all heaps */
 };
 
+/* Takes no lock and is no operation: a handler may ask, whatever it has interrupted, or jump out of the answer. */
 tide_hidden void census_take(struct census *census);
-/* The same for who is inside an operation, or has none (the keeper, who must not ring the bell). */
-tide_hidden void census_take_inside(struct census *census);
 /* For the keeper: also by class, and by heap, in the heaps' `seen`. */
 tide_hidden tide_cold void census_take_detailed(struct census *census, struct census_class classes[CLASSES]);
 /* What each slice of a region is used for, from its first on: one byte of enum census_use each, `count` at a time, fewer where the region ends. Returns how many. */

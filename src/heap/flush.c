@@ -34,7 +34,7 @@ static size_t flush_heaps(unsigned tiers) {
 
 static void flush_report(unsigned parts, struct flush_result *result) {
     struct census census;
-    census_take_inside(&census);
+    census_take(&census);
     for (unsigned tier = TIER_TINY_INDEX; tier <= TIER_MID_INDEX; tier++) {
         if ((parts & (tier == TIER_TINY_INDEX ? FLUSH_TINY : FLUSH_MID)) == 0) continue;
         result->pinned_bytes += census.free_bytes[tier];

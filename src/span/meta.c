@@ -15,7 +15,8 @@ static char *meta_map(size_t bytes) {
 
 static struct os_lock meta_guard = OS_LOCK(RANK_META);
 static char *meta_next;
-static size_t meta_left, meta_total;
+static size_t meta_left;
+static _Atomic size_t meta_total;
 
 void *meta_take(size_t bytes) {
     bytes = size_round_up(bytes, 64);
@@ -30,7 +31,7 @@ void *meta_take(size_t bytes) {
         os_label(fresh, block, META_LABEL);
         meta_next = fresh;
         meta_left = block;
-        meta_total += block;
+        atomic_store_explicit(&meta_total, meta_bytes() + block, memory_order_relaxed);
     }
     char *result = meta_next;
     meta_next += bytes;
@@ -39,12 +40,7 @@ void *meta_take(size_t bytes) {
     return result;
 }
 
-size_t meta_bytes(void) {
-    os_lock_take(&meta_guard);
-    size_t bytes = meta_total;
-    os_lock_drop(&meta_guard);
-    return bytes;
-}
+size_t meta_bytes(void) { return load_relaxed(&meta_total); }
 
 void meta_abandon(void) {
     if (os_lock_is_mine(&meta_guard)) meta_left = 0;
@@ -57,7 +53,7 @@ struct os_lock *meta_lock(void) {
 
 const char *meta_validate(void) {
     os_lock_take(&meta_guard);
-    bool whole = meta_left <= meta_total && meta_left % 64 == 0 && (uintptr_t)meta_next % 64 == 0;
+    bool whole = meta_left <= meta_bytes() && meta_left % 64 == 0 && (uintptr_t)meta_next % 64 == 0;
     os_lock_drop(&meta_guard);
     invariant(whole, "meta: what is left");
     return NULL;

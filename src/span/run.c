@@ -493,18 +493,16 @@ size_t run_resident_bytes(void) {
     return bytes;
 }
 
-void run_totals(struct run_totals *totals) {
-    *totals = (struct run_totals){0};
-    os_lock_take(&run_lock);
-    for (struct region *region = &region_main; region != NULL; region = region->next) {
+tide_racy void run_totals(struct run_totals *totals) {
+    *totals = (struct run_totals){.returned_bytes = runs.returned_bytes};
+    for (struct region *region = &region_main; region != NULL;
+         region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE)) {
         for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++)
             totals->dirty_bytes += bits_count(region->chunks[i].free & chunk_dirty(&region->chunks[i])) * SLICE_BYTES;
         totals->committed_bytes += region_top(region);
         totals->reserved_bytes += region->size_bytes;
         totals->metadata_bytes += region->metadata_bytes;
     }
-    totals->returned_bytes = runs.returned_bytes;
-    os_lock_drop(&run_lock);
 }
 
 /* Make the figure of dirty bytes from the masks. Run lock. */

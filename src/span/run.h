@@ -96,6 +96,7 @@ struct run_totals {
     size_t metadata_bytes;
     size_t returned_bytes; /* since the start */
 };
+/* Without the lock: a moment's estimate while others work. */
 tide_hidden tide_cold void run_totals(struct run_totals *totals);
 
 /* In a forked child: what another thread was purging is free and dirty. Run lock. */

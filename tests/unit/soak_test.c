@@ -299,7 +299,7 @@ static void test_hours(void **state) {
         for (uint64_t i = 1 + pick(4); i > 0; i--) patterns[pick(sizeof patterns / sizeof *patterns)]();
         rest();
         struct census census;
-        census_take_inside(&census);
+        census_take(&census);
         metadata_most = size_max(metadata_most, census.metadata_bytes);
         mappings_most = size_max(mappings_most, fake_mappings());
         if (fake.now_ns < early_ns || metadata_early == 0) {
@@ -320,7 +320,7 @@ static void test_hours(void **state) {
     act(do_drop);
     rest();
     struct census census;
-    census_take_inside(&census);
+    census_take(&census);
     assert_int_equal(census.live_bytes[0] + census.live_bytes[1] + census.live_bytes[2], 0);
     assert_int_equal(fake_resident_bytes((void *)region_main.base, region_top(&region_main)), 0);
 }
