@@ -10,6 +10,8 @@ from pathlib import Path
 
 PROGRAM = os.environ["TIDEMALLOC_GDB_PROGRAM"]
 SCRIPT = os.environ["TIDEMALLOC_GDB_SCRIPT"]
+PRELOADED = os.environ["TIDEMALLOC_GDB_PRELOADED"]
+SECURE = os.environ["TIDEMALLOC_SECURE_LIBRARY"]
 COMPARE = Path(__file__).parent / "compare.py"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "DEBUGINFOD_URLS")}
 
@@ -42,6 +44,17 @@ class GdbTest(unittest.TestCase):
         result = gdb(*commands(f"source {SCRIPT}", "break stop_here", "run damaged", "up", "tide block freed"), PROGRAM)
         self.assertIn("the free list of the span at 0x", result.stdout)
         self.assertIn("is damaged: it leads to 0x5555555555555555", result.stdout)
+
+    def test_secure(self):
+        """Links are encoded there, and what was freed waits."""
+        result = gdb(*commands(f"source {SCRIPT}", "set startup-with-shell off", f"set environment LD_PRELOAD {SECURE}",
+                               "break stop_here", "run secure", "up", "tide block tiny[9]", "tide block freed", "tide block remote[0]",
+                               "tide block gone", "tide span freed", "tide heaps"), PRELOADED)
+        states = re.findall(r"^  state +(.*)$", result.stdout, re.MULTILINE)
+        self.assertEqual(states, ["live", "freed, waits in quarantine", "freed by another thread, not collected yet",
+                                  "freed, held back from use"], result.stdout)
+        self.assertNotIn("damaged", result.stdout)
+        self.assertNotIn("Traceback", result.stdout)
 
     def test_before_the_first_block(self):
         result = gdb(*commands(f"source {SCRIPT}", "tide stats", "starti", "tide heaps"), PROGRAM)

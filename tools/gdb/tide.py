@@ -27,6 +27,7 @@ REMOTE_QUEUED = 1 << 32  # heap/remote.h
 EMERGENCY_LIVE = 0xFFFFFFFF  # heap/emergency.c
 PAGE_BYTES = 4096  # until the library has asked the system
 RUNS_SHOWN = 20
+WORD = (1 << 64) - 1
 
 
 class Unknown(gdb.GdbError):
@@ -88,6 +89,13 @@ def read(address, count):
         raise Unknown(f"cannot read memory at {address:#x}") from None
 
 
+def mix(word):
+    """guard_mix of span/guard.h."""
+    word = (word ^ word >> 33) * 0xFF51AFD7ED558CCD & WORD
+    word = (word ^ word >> 33) * 0xC4CEB9FE1A85EC53 & WORD
+    return word ^ word >> 33
+
+
 def symbol_value(name):
     symbol = gdb.lookup_global_symbol(name) or gdb.lookup_static_symbol(name)
     if symbol is None:
@@ -131,7 +139,19 @@ class Allocator:
         if not self.regions:
             raise Unknown("tidemalloc is there, but nothing was allocated yet")
         self.heaps = self._heaps()
+        # The secure build encodes links, and lets freed blocks wait before they are free.
+        self.secret = None
+        self.waiting = set()
+        if self.layout("heap").members.get("delayed.tiny"):
+            self.secret = int(symbol_value("guard_secrets")["link"])
+            for heap in self.heaps.values():
+                self.waiting.update(heap["delayed.tiny"], heap["delayed.mid"])
         self._gdb_threads = None
+
+    def link(self, at):
+        """Where the first word of a free block leads."""
+        word = struct.unpack("<Q", read(at, 8))[0]
+        return word if self.secret is None else word ^ mix(at ^ self.secret)
 
     def layout(self, name):
         if name not in self.layouts:
@@ -228,7 +248,7 @@ class Region:
             head = self.span(before)
             if head.kind == "free":
                 continue
-            return head if head.kind == "large" and number - before < head.slices else None
+            return head if head.kind in ("large", "held") and number - before < head.slices else None
         return None
 
     def all_spans(self):
@@ -267,7 +287,7 @@ class Span:
         self.kind = self.allocator.kinds.get(record.kind, f"kind {record.kind}")
         self.address = record.address
         self.start = region.base + number * SLICE_BYTES
-        if self.kind == "large":
+        if self.kind in ("large", "held"):
             self.slices, self.block_bytes = record["large.slices"], record["large.bytes"]
         else:
             self.slices = max(record.slices, 1) if self.kind in ("tiny", "mid") else 1
@@ -289,11 +309,12 @@ class Span:
 
     @property
     def live(self):
-        if self.kind == "large":
-            return 1
+        if self.kind in ("large", "held"):
+            return self.kind == "large"
         if self.kind == "emergency":
             return sum(self.state(i) == "live" for i in range(self.carved))
-        return max(self.used - len(self.remote()), 0)
+        waiting = sum(self.start <= at < self.start + self.slices * SLICE_BYTES for at in self.allocator.waiting)
+        return max(self.used - len(self.remote()) - waiting, 0)
 
     def block_start(self, index):
         return self.start + index * self.block_bytes
@@ -311,7 +332,7 @@ class Span:
                     break
                 at = self.start + (link - 1) * (GRANULE_BYTES if self.kind == "tiny" else self.block_bytes)
                 self._remote.add((at - self.start) // self.block_bytes)
-                link = struct.unpack("<Q", read(at, 8))[0] & 0xFFFF
+                link = self.allocator.link(at) & 0xFFFF
         return self._remote
 
     def ready(self):
@@ -329,7 +350,7 @@ class Span:
                 if rest or not 0 <= index < self.carved or index in self._free:
                     raise Unknown(f"the free list of the span at {self.start:#x} is damaged: it leads to {at:#x}")
                 self._free.add(index)
-                at = struct.unpack("<Q", read(at, 8))[0]
+                at = self.allocator.link(at)
         return self._free
 
     def is_withheld(self, index):
@@ -342,6 +363,8 @@ class Span:
     def state(self, index):
         if self.kind == "large":
             return "live"
+        if self.kind == "held":
+            return "freed, held back from use"
         if self.kind == "emergency":
             slot = index + self.emergency_first()
             if slot >= int(symbol_value("emergency_fresh")):
@@ -349,6 +372,8 @@ class Span:
             return "live" if int(symbol_value("emergency_next")[slot]) == EMERGENCY_LIVE else "free"
         if index >= self.carved:
             return "never used"
+        if self.block_start(index) in self.allocator.waiting:
+            return "freed, waits in quarantine"
         if index in self.remote():
             return "freed by another thread, not collected yet"
         if self.kind == "tiny" and self.is_withheld(index):
@@ -373,8 +398,8 @@ class Span:
         return "full"
 
     def title(self):
-        if self.kind == "large":
-            return f"large block of {self.block_bytes} bytes"
+        if self.kind in ("large", "held"):
+            return f"{self.kind} block of {self.block_bytes} bytes"
         if self.kind == "emergency":
             return f"emergency span, {self.carved} blocks of {self.block_bytes} bytes"
         return f"{self.kind} span, {self.live} of {self.record.capacity} blocks of {self.block_bytes} bytes live, {self.place()}"
@@ -432,19 +457,19 @@ class TideBlock(gdb.Command):
             print(f"{address:#x} is in no block")
             line("slice", f"{region.base + number * SLICE_BYTES:#x}, {state}")
             return
-        index = 0 if span.kind == "large" else (address - span.start) // span.block_bytes
+        index = 0 if span.kind in ("large", "held") else (address - span.start) // span.block_bytes
         if span.kind in ("tiny", "mid") and index >= span.record.capacity:
             print(f"{address:#x} is behind the last block of a {span.kind} span")
             line("span", f"{span.start:#x}, {span.title()}")
             return
         start = span.block_start(index)
-        if span.kind == "large" and address - start >= span.block_bytes:
+        if span.kind in ("large", "held") and address - start >= span.block_bytes:
             print(f"{address:#x} is behind the end of a large block, in its last slice")
         else:
             print(f"{address:#x} is in a {span.kind} block")
         line("block", f"{start:#x}, {span.block_bytes} bytes; offset {address - start}")
         line("state", span.state(index))
-        if span.kind != "large":
+        if span.kind not in ("large", "held"):
             line("span", f"{span.start:#x}, block {index} of {span.title()}")
         if span.kind in ("tiny", "mid"):
             line("heap", allocator.heap_text(span.record.heap))
@@ -452,7 +477,7 @@ class TideBlock(gdb.Command):
 
     @staticmethod
     def neighbours(span, index):
-        if span.kind == "large":
+        if span.kind in ("large", "held"):
             for name, number in (("before", span.number - 1), ("behind", span.number + span.slices)):
                 if not 0 <= number < span.region.slices:
                     line(name, "the end of the region" if name == "behind" else "the start of the region")
@@ -500,7 +525,7 @@ class TideSpan(gdb.Command):
         line("described", f"at {span.address:#x}")
         if span.flags:
             line("flags", ", ".join(span.flags))
-        if span.kind == "large":
+        if span.kind in ("large", "held"):
             line("block", f"{span.block_bytes} bytes")
             return
         line("blocks", f"{span.carved} of {span.block_bytes} bytes made"
