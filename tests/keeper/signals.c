@@ -18,7 +18,10 @@
 #include "water.h"
 
 /* libc uses two to cancel threads and to change their user. */
-enum { LIBC_FIRST = 32, LIBC_LAST = 33, SIGNALS = 64, STRANGER = 54321 };
+#ifndef TIDE_TEST_LIBC_LAST_SIGNAL
+#define TIDE_TEST_LIBC_LAST_SIGNAL 33
+#endif
+enum { LIBC_FIRST = 32, LIBC_LAST = TIDE_TEST_LIBC_LAST_SIGNAL, SIGNALS = 64, STRANGER = 54321 };
 
 static burst_t burst;
 static size_t baseline;
