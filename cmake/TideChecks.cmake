@@ -18,6 +18,6 @@ if(NOT TIDE_SANITIZE AND CMAKE_BUILD_TYPE STREQUAL "Release")
     if(EXISTS ${PROJECT_SOURCE_DIR}/tests/programs/run.sh)
         add_test(NAME check.programs COMMAND ${PROJECT_SOURCE_DIR}/tests/programs/run.sh --quick
             WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-        set_tests_properties(check.programs PROPERTIES TIMEOUT 600 LABELS programs)
+        set_tests_properties(check.programs PROPERTIES TIMEOUT 600 COST 1000 LABELS programs)
     endif()
 endif()

@@ -20,7 +20,7 @@ suite() {
     fi
     report=$PWD/$dir/ctest.xml
     rm -f "$report"
-    "${wrap[@]}" ctest --test-dir "$dir" --output-on-failure --no-tests=error --timeout 120 -j "$(nproc)" \
+    "${wrap[@]}" ctest --test-dir "$dir" --output-on-failure --no-tests=error --timeout 120 -j "$((2 * $(nproc)))" \
         --output-junit "$report" "$@"
     # The first element of the report carries the counts: tests, failures, disabled, skipped.
     tests=0 failures=0 others=0

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "api/public.h"
+#include "heap/heap.h"
 #include "keeper/life.h"
 #include "os/kernel.h"
 
@@ -19,6 +20,10 @@
 #define UNSHARE_ALONE (CLONE_NEWUSER | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD)
 
 static int call_alone(int (*call)(int, int), int a, int b, bool alone) {
+    if (alone) { /* not inside an operation: the keeper may wait for what that holds */
+        alone = heap_try_enter();
+        if (alone) heap_quit();
+    }
     bool paused = alone && life_pause();
     int error = call(a, b);
     for (int i = 0; i < TRIES && paused && error == -EINVAL; i++) {

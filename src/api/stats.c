@@ -32,13 +32,15 @@ static struct mallinfo2 info(void) {
     struct census census;
     census_take(&census);
     size_t live = census.live_bytes[TIER_TINY_INDEX] + census.live_bytes[TIER_MID_INDEX];
+    size_t large = census.live_bytes[TIER_LARGE_INDEX];
+    size_t arena = size_max(census.runs.committed_bytes, large + live) - large; /* others may allocate meanwhile */
     return (struct mallinfo2){
-        .arena = census.runs.committed_bytes - census.live_bytes[TIER_LARGE_INDEX],
+        .arena = arena,
         .ordblks = census.free_blocks,
         .hblks = census.large_blocks,
-        .hblkhd = census.live_bytes[TIER_LARGE_INDEX],
+        .hblkhd = large,
         .uordblks = live,
-        .fordblks = census.runs.committed_bytes - census.live_bytes[TIER_LARGE_INDEX] - live,
+        .fordblks = arena - live,
         .keepcost = census.runs.dirty_bytes + census.empty_bytes[TIER_TINY_INDEX] + census.empty_bytes[TIER_MID_INDEX],
     };
 }

@@ -84,7 +84,7 @@ tide_racy static size_t count_span(struct walk *walk, const struct span *span) {
 static void walk_spans(struct walk *walk) {
     for (struct region *region = &region_main; region != NULL;
          region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
-        for (size_t slice = 0; slice < region_top(region) / SLICE_BYTES;)
+        for (size_t slice = 0; slice < region_seen(region) / SLICE_BYTES;)
             slice += count_span(walk, &region->spans[slice]);
 }
 
@@ -157,7 +157,7 @@ tide_racy static size_t use_of(const struct region *region, size_t slice, uint8_
 }
 
 size_t census_slices(const struct region *region, struct census_cursor *cursor, uint8_t *uses, size_t count) {
-    size_t end = region_top(region) / SLICE_BYTES, done = 0;
+    size_t end = region_seen(region) / SLICE_BYTES, done = 0;
     while (done < count && cursor->slice < end) {
         if (cursor->left == 0) cursor->left = use_of(region, cursor->slice, &cursor->use);
         size_t slices = size_min(size_min(cursor->left, count - done), end - cursor->slice);

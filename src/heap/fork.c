@@ -83,11 +83,14 @@ static void stop_others(bool may_wait) {
     }
 }
 
+/* Until the fork is over no handler runs, which might fork as well. */
 void heap_fork_prepare(void) {
+    heap_record.fork_signals = os_signals_block();
     bool free = heap_try_enter();
     uint8_t held = free ? FORK_FREE : 0;
     if (free) heap_wait_for(&heap_registry_lock);
-    if (free || fork_take(&heap_registry_lock, false)) {
+    /* What the interrupted operation holds, it may be changing: the lists of heaps stay as they are. */
+    if (free || (!os_lock_is_mine(&heap_registry_lock) && fork_take(&heap_registry_lock, false))) {
         held |= FORK_REGISTRY;
         stop_others(free);
     }
@@ -117,6 +120,7 @@ void heap_fork_parent(void) {
     bool free = heap_try_enter();
     release_all();
     if (free) heap_quit();
+    os_signals_restore(heap_record.fork_signals);
 }
 
 /* Locks that threads of the parent hold are freed, and what they guard is put in order. */
@@ -184,4 +188,5 @@ void heap_fork_child(void) {
     release_all();
     heap_on_fork();
     if (free) heap_quit();
+    os_signals_restore(heap_record.fork_signals);
 }

@@ -93,6 +93,7 @@ struct heap {
     uint64_t marked_ns;           /* when it became HEAP_MARKED; under the lock */
     struct heap *next_heap;       /* all heaps, newest first */
     struct heap *next_orphan;
+    bool offered; /* is on the list of orphans; under the registry lock */
     struct {
         size_t live_bytes, free_bytes, spans;
     } seen;         /* by the last detailed census (census.h) */
@@ -110,7 +111,8 @@ struct thread_record {
     bool slow;              /* the operation has left the hot path */
     bool ended;             /* the last destructor has run: never bind again */
     uint8_t destructor_rounds;
-    uint8_t fork_locks; /* fork.c: which shared locks are held */
+    uint8_t fork_locks;    /* fork.c: which shared locks are held */
+    uint64_t fork_signals; /* fork.c: the mask before */
 };
 
 extern tide_hidden struct heap heap_vacant;

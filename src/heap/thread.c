@@ -12,6 +12,7 @@
 #include "heap/own.h"
 #include "heap/remote.h"
 #include "os/options.h"
+#include "os/rank.h"
 #include "span/meta.h"
 #include "span/run.h"
 
@@ -77,6 +78,8 @@ void heap_step_back(void) {
 }
 
 void heap_offer(struct heap *heap) {
+    if (heap->offered) return; /* by a handler that has forked just now */
+    heap->offered = true;
     heap->next_orphan = heap_orphans;
     heap_orphans = heap;
 }
@@ -88,11 +91,14 @@ void heap_reset_shared(void) {
     heap_init(&heap_shared);
     for (struct region *region = &region_main; region != NULL;
          region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
-        for (struct span *span = region->spans; span < region->spans + region_top(region) / SLICE_BYTES; span++)
+        for (struct span *span = region->spans; span < region->spans + region_seen(region) / SLICE_BYTES; span++)
             if (span->heap == &heap_shared) span->heap = &gone;
 }
 
-void heap_offer_none(void) { heap_orphans = NULL; }
+void heap_offer_none(void) {
+    for (struct heap *heap = heap_all; heap != NULL; heap = heap->next_heap) heap->offered = false;
+    heap_orphans = NULL;
+}
 
 void heap_finish(struct heap *heap) {
     if (atomic_load_explicit(&heap->state, memory_order_seq_cst) != HEAP_ORPHAN) return;
@@ -120,6 +126,10 @@ void heap_bury(bool may_wait) {
             os_lock_take(&heap->lock);
         else if (!os_lock_try(&heap->lock))
             continue;
+        if (!heap_is_bound(heap)) { /* a handler has forked */
+            os_lock_drop(&heap->lock);
+            continue;
+        }
         atomic_store_explicit(&heap->jumped, true, memory_order_relaxed); /* it may have ended in the middle of a hit */
         heap_orphan(heap);
         atomic_store_explicit(&heap->dead, 0, memory_order_relaxed);
@@ -167,7 +177,10 @@ static struct heap *heap_adopt(void) {
     struct heap *heap;
     do {
         heap = heap_orphans;
-        if (heap != NULL) heap_orphans = heap->next_orphan;
+        if (heap != NULL) {
+            heap_orphans = heap->next_orphan;
+            heap->offered = false;
+        }
     } while (heap != NULL && atomic_load_explicit(&heap->state, memory_order_relaxed) != HEAP_ORPHAN);
     return heap;
 }
@@ -183,15 +196,20 @@ static struct heap *heap_bind(void) {
             heap_bury(true);
             heap = heap_adopt();
         }
-        if (heap != NULL)
+        if (heap != NULL) {
             os_lock_take(&heap->lock);
-        else
-            heap = heap_make();
+            if (atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST) { /* a handler has forked */
+                os_lock_drop(&heap->lock);
+                heap = NULL;
+            }
+        }
+        if (heap == NULL) heap = heap_make();
     }
     if (heap != NULL) {
+        record->self = heap;
+        atomic_signal_fence(memory_order_seq_cst); /* a handler that forks takes it for the thread's own from here on */
         heap->record = record;
         heap->claim = HEAP_OWN;
-        record->self = heap;
         atomic_store_explicit(&heap->thread_id, os_thread_id(), memory_order_relaxed);
         atomic_store_explicit(&heap->state, HEAP_BOUND, memory_order_relaxed);
         atomic_store_explicit(&record->heap, heap, memory_order_relaxed);
@@ -270,6 +288,7 @@ void heap_abandon(void) {
     }
     if (os_lock_is_mine(&claim_lock)) claim_settle();
     for (struct heap *heap = first; heap != NULL; heap = heap->next_heap) os_lock_abandon(&heap->lock);
+    rank_forget(RANK_HEAP); /* one that was just made is on no list, and stays locked */
     if (os_lock_is_mine(&heap_shared.lock)) heap_reset_shared();
     os_lock_abandon(&heap_shared.lock);
     run_repair();

@@ -111,6 +111,9 @@ static bool life_leave(void) {
 }
 
 static void *life_main(void *nothing) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL); /* libc leaves out the signals that setuid and cancellation need */
     bool own_files = os_detach_thread("tide-keeper", options.log != LOG_OFF || options.check != 0);
     if (own_files) {
         pressure_open();
@@ -149,19 +152,15 @@ static int thread_create(void) {
     return error;
 }
 
-static int life_start(void) {
-    sigset_t all;
-    sigfillset(&all);
+/* Signals are blocked, and were `signals` before. */
+static int life_start(uint64_t signals) {
+    memcpy(&life_program.signals, &signals, sizeof signals); /* the kernel's mask comes first in libc's */
     os_thread_name(life_program.name);
     atomic_store(&life_stop, 0);
     os_lock_take(&keeper_lock);
     keeper_reset();
     os_lock_drop(&keeper_lock);
-    int saved = errno;
-    pthread_sigmask(SIG_SETMASK, &all,
-                    &life_program.signals); /* libc leaves out the signals that setuid and cancellation need */
-    int error = thread_create();
-    pthread_sigmask(SIG_SETMASK, &life_program.signals, NULL);
+    int saved = errno, error = thread_create();
     errno = saved;
     return error;
 }
@@ -176,12 +175,12 @@ static void life_failed(int error) {
     atomic_store_explicit(&life_again_ns, os_now_ns() + AGAIN_NS, memory_order_relaxed);
 }
 
-static void life_start_once(void) {
+static void life_start_once(uint64_t signals) {
     uint32_t none = LIFE_NONE;
     if (!atomic_compare_exchange_strong(&life_state, &none, LIFE_CHANGING)) return;
     run_set_growth_mark(UINT64_MAX);
     run_keep_at_most(SIZE_MAX);
-    int error = life_start();
+    int error = life_start(signals);
     if (error != 0) { /* no thread allowed: ask again after as much growth again, once a second at most */
         life_failed(error);
         keep_little();
@@ -194,7 +193,7 @@ static void life_start_once(void) {
 
 /* --- when ---------------------------------------------------------------------------------------------------------- */
 
-void heap_on_growth(void) {
+static void look_at_growth(uint64_t signals) {
     if (options.keeper == 0 || life_runs()) {
         run_set_growth_mark(UINT64_MAX);
         /* Nobody learns what it needs: this much, then. */
@@ -214,7 +213,14 @@ void heap_on_growth(void) {
     if (resident < RUN_GROWTH_STEP_BYTES)
         growth_mark_in(size_max(RUN_GROWTH_STEP_BYTES - resident, CHECK_MIN_BYTES));
     else
-        life_start_once();
+        life_start_once(signals);
+}
+
+/* Nobody jumps out of it. */
+void heap_on_growth(void) {
+    uint64_t signals = os_signals_block();
+    look_at_growth(signals);
+    os_signals_restore(signals);
 }
 
 void heap_on_fork(void) {
@@ -260,6 +266,10 @@ void life_option_set(void) {
 }
 
 void life_resume(bool paused) {
-    if (paused) life_start_once();
+    if (paused) {
+        uint64_t signals = os_signals_block();
+        life_start_once(signals);
+        os_signals_restore(signals);
+    }
     os_lock_drop(&life_pause_lock);
 }

@@ -187,7 +187,7 @@ static void answer_slices(uint64_t skip) {
     size_t done = 0;
     for (struct region *region = &region_main; region != NULL && answer.regions < WINDOW_REGIONS_MAX;
          region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE)) {
-        size_t slices = region_top(region) / SLICE_BYTES;
+        size_t slices = region_seen(region) / SLICE_BYTES;
         if (skip >= slices) {
             skip -= slices;
             continue;

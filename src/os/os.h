@@ -126,7 +126,7 @@ tide_hidden const char *os_environment(const char *name);
 tide_hidden char **os_environment_all(void);
 tide_hidden bool os_is_emulated(void); /* Valgrind, qemu-user: there a large reserve is slow. After os_init */
 tide_hidden bool os_on_signal_stack(void);
-/* Block all signals for the calling thread but those that libc needs. Returns the mask before. */
+/* Block all signals for the calling thread but those that libc needs. Returns the mask before: signal n is bit n - 1. */
 tide_hidden uint64_t os_signals_block(void);
 tide_hidden void os_signals_restore(uint64_t mask);
 /* As the kernel knows it. In a child of vfork, which shares our memory, it is not what it was. */

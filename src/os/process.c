@@ -103,10 +103,10 @@ enum os_event os_file_poll(int file, bool priority) {
 /* No mask: SIGKILL is in none. What was not changed must not be set back, or signals that the program blocks would come. */
 #define NOT_BLOCKED UINT64_MAX
 
-/* Signal n is bit n - 1. libc keeps 32 and 33 for cancellation and for setuid in all threads. */
+/* Signal n is bit n - 1. libc keeps 32 and 33 for cancellation and for setuid in all threads; its threads for timers have 32 blocked. */
 uint64_t os_signals_block(void) {
     uint64_t all = ~(UINT64_C(3) << 31), before = 0;
-    return os_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof before) == 0 ? before : NOT_BLOCKED;
+    return os_call(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, sizeof before) == 0 ? before : NOT_BLOCKED;
 }
 
 void os_signals_restore(uint64_t mask) {

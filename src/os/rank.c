@@ -39,5 +39,7 @@ void rank_dropped(struct os_lock *lock) {
     if (rank_held[lock->rank] == lock) rank_held[lock->rank] = NULL;
 }
 
+void rank_forget(unsigned rank) { rank_held[rank] = NULL; }
+
 #endif
 typedef int rank_is_not_empty;

@@ -16,10 +16,13 @@ tide_hidden void rank_wanted(struct os_lock *lock);
 /* The calling thread holds it now; has just dropped it. */
 tide_hidden void rank_taken(struct os_lock *lock);
 tide_hidden void rank_dropped(struct os_lock *lock);
+/* After a jump: the thread holds none of this rank any more that others know. */
+tide_hidden void rank_forget(unsigned rank);
 #else
 #define rank_wanted(lock) ((void)0)
 #define rank_taken(lock) ((void)0)
 #define rank_dropped(lock) ((void)0)
+#define rank_forget(rank) ((void)0)
 #endif
 
 #endif

@@ -59,6 +59,10 @@ tide_hidden bool region_has_reserved(const void *address);
 tide_hidden struct region *region_of_span(const struct span *span);
 
 tide_inline size_t region_top(const struct region *region) { return load_relaxed(&region->top_bytes); }
+/* The same for who neither holds the run lock nor knows a block of the region: what lies below is described, and by these arrays. */
+tide_inline size_t region_seen(const struct region *region) {
+    return atomic_load_explicit(&region->top_bytes, memory_order_acquire);
+}
 
 /* The descriptor of the slice that holds `address`. */
 tide_inline struct span *region_span(const struct region *region, const void *address) {

@@ -439,7 +439,7 @@ bool run_purge_step(struct run_purge *purge) {
     bool all = purge->limit_bytes == SIZE_MAX;
     if (purge->region == NULL) {
         purge->region = &region_main;
-        purge->chunks_left = region_top(&region_main) / CHUNK_BYTES;
+        purge->chunks_left = region_seen(&region_main) / CHUNK_BYTES;
     }
     while (purge->purged_bytes < purge->limit_bytes) {
         while (purge->chunks_left > 0) {
@@ -451,7 +451,7 @@ bool run_purge_step(struct run_purge *purge) {
         struct region *next = __atomic_load_n(&purge->region->next, __ATOMIC_ACQUIRE);
         if (next == NULL) return false;
         purge->region = next;
-        purge->chunks_left = region_top(next) / CHUNK_BYTES;
+        purge->chunks_left = region_seen(next) / CHUNK_BYTES;
     }
     return false;
 }
@@ -489,7 +489,7 @@ size_t run_resident_bytes(void) {
     size_t bytes = 0;
     for (struct region *region = &region_main; region != NULL;
          region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE))
-        if (region->base != 0) bytes += os_resident_bytes((void *)region->base, region_top(region));
+        if (region_seen(region) != 0) bytes += os_resident_bytes((void *)region->base, region_top(region));
     return bytes;
 }
 
@@ -497,7 +497,7 @@ tide_racy void run_totals(struct run_totals *totals) {
     *totals = (struct run_totals){.returned_bytes = runs.returned_bytes};
     for (struct region *region = &region_main; region != NULL;
          region = __atomic_load_n(&region->next, __ATOMIC_ACQUIRE)) {
-        for (size_t i = 0; i < region_top(region) / CHUNK_BYTES; i++)
+        for (size_t i = 0; i < region_seen(region) / CHUNK_BYTES; i++)
             totals->dirty_bytes += bits_count(region->chunks[i].free & chunk_dirty(&region->chunks[i])) * SLICE_BYTES;
         totals->committed_bytes += region_top(region);
         totals->reserved_bytes += region->size_bytes;

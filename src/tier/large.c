@@ -254,7 +254,7 @@ bool large_trim_step(struct large_trim *trim) {
         trim->region = &region_main;
         atomic_store_explicit(&large_tails, 0, memory_order_relaxed);
     }
-    size_t end = region_top(trim->region) / SLICE_BYTES;
+    size_t end = region_seen(trim->region) / SLICE_BYTES;
     size_t stop = size_min(end, trim->slice + TRIM_STEP_SLICES);
     while (trim->slice < stop) {
         bool free = trim->slice % CHUNK_SLICES == 0 && seems_free(&trim->region->chunks[trim->slice / CHUNK_SLICES]);

@@ -19,7 +19,8 @@ fail() {
 # --- a staged installation has the paths of the final prefix, and can be taken away again without rest
 DESTDIR=$work/stage cmake --install "$build_dir" --prefix /opt/tide >/dev/null
 for file in lib/libtidemalloc.so lib/libtidemalloc.so.0 lib/libtidemalloc-secure.so lib/libtidemalloc.a lib/pkgconfig/tidemalloc.pc \
-    lib/cmake/tidemalloc/tidemallocConfig.cmake include/tidemalloc.h share/doc/tidemalloc/LICENSE; do
+    lib/cmake/tidemalloc/tidemallocConfig.cmake include/tidemalloc.h share/doc/tidemalloc/LICENSE \
+    share/tidemalloc/contrib/grafana/tidemalloc.json; do
     [ -e "$work/stage/opt/tide/$file" ] || fail "$file is not installed"
 done
 grep -qx 'prefix=/opt/tide' "$work/stage/opt/tide/lib/pkgconfig/tidemalloc.pc" || fail "wrong prefix in tidemalloc.pc"

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -262,6 +263,62 @@ static void grown_in_a_handler(void) {
     check_masks(keeper_expect());
 }
 
+/* The program grows, and a handler jumps out of that again and again: the keeper's thread begins all the same, and other threads go on. */
+enum { GROWTHS = 60, GROWN_BLOCKS = 16, GROWN_BYTES = 300 * WATER_KIB };
+static sigjmp_buf out_of_growth;
+static volatile sig_atomic_t may_jump;
+static void jump_out(int number) {
+    (void)number;
+    if (!may_jump) return;
+    may_jump = 0;
+    siglongjmp(out_of_growth, 1);
+}
+
+static void *work_beside(void *unused) {
+    burst_t own;
+    (void)unused;
+    burst_make(&own, BURST_MIXED, 4 * WATER_MIB, 2);
+    burst_fill(&own, BURST_MIXED, 4 * WATER_MIB);
+    burst_verify(&own);
+    burst_free(&own);
+    return NULL;
+}
+
+static void grow_and_jump(unsigned microseconds) {
+    struct sigaction action = {.sa_handler = jump_out};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    struct itimerval timer = {{0, microseconds}, {0, microseconds}};
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    volatile unsigned blocks = 0;
+    (void)sigsetjmp(out_of_growth, 1);
+    while (blocks < GROWN_BLOCKS) {
+        blocks = blocks + 1;
+        may_jump = 1;
+        char *block = malloc(GROWN_BYTES);
+        may_jump = 0;
+        CHECK(block != NULL);
+        memset(block, 1, GROWN_BYTES);
+    }
+    timer = (struct itimerval){0};
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    free(malloc(1)); /* what the last jump has left is found by the thread's next operation */
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, work_beside, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    keeper_expect();
+}
+
+static void jumps_out_of_growth(void) {
+    for (unsigned round = 0; round < GROWTHS * scene_rounds; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            grow_and_jump(30 + round);
+            _exit(0);
+        }
+        process_expect_success(child, "growth with jumps");
+    }
+}
+
 static const scene_t scenes[] = {
     {.name = "blocked", .run = blocked},
     {.name = "of-process", .run = of_process},
@@ -270,6 +327,7 @@ static const scene_t scenes[] = {
     {.name = "users", .run = users},
     {.name = "storm", .run = storm},
     {.name = "grown-in-a-handler", .run = grown_in_a_handler},
+    {.name = "jumps-out-of-growth", .run = jumps_out_of_growth},
 };
 
 int main(int argc, char **argv) { return SCENE_MAIN(argc, argv, scenes); }

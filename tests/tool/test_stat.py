@@ -303,6 +303,7 @@ class Real(TideCase):
         page = self.tide("stat", "--classes", "--threads", program.pid)
         self.assertEqual((page.returncode, page.stderr), (0, ""))
         self.assertIn("NOT RETURNED", page.stdout)
+        self.assertTrue(page.stdout.partition("\n")[0].endswith(", mode hybrid"), page.stdout)
 
     def test_small_program_has_no_keeper(self):
         result = subprocess.Popen(

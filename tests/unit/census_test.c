@@ -152,6 +152,25 @@ static void test_random(void **state) {
     assert_true(c.retire_count > 0);
 }
 
+/* Whoever asks waits for nobody: it may be a handler in the middle of an operation, or run after a jump out of one. */
+static void test_with_all_locks_held(void **state) {
+    (void)state;
+    options.reserve_bytes = GIB;
+    heap_free(heap_malloc(500));
+    struct os_lock *locks[] = {&heap_registry_lock, &heap_record.self->lock, &heap_shared.lock, &run_lock, meta_lock()};
+    fake_thread_is(2);
+    for (size_t i = 0; i < COUNT_OF(locks); i++) assert_true(os_lock_try(locks[i]));
+    fake_thread_is(1);
+    struct census c;
+    census_take(&c);
+    assert_int_equal(c.heap_count, 1);
+    assert_true(c.metadata_bytes > meta_bytes() && meta_bytes() > 0);
+    assert_true(c.runs.committed_bytes > 0);
+    fake_thread_is(2);
+    for (size_t i = COUNT_OF(locks); i-- > 0;) os_lock_drop(locks[i]);
+    fake_thread_is(1);
+}
+
 static void *empty_spans(void *unused) {
     (void)unused;
     fake_thread_is(2);
@@ -181,6 +200,6 @@ static void test_foreign(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_before_the_first_operation), cmocka_unit_test(test_random),
-                                       cmocka_unit_test(test_foreign)};
+                                       cmocka_unit_test(test_foreign), cmocka_unit_test(test_with_all_locks_held)};
     return unit_run(tests, COUNT_OF(tests));
 }

@@ -199,6 +199,7 @@ static void handler_forks(const void *at, size_t bytes) {
     fake.on_resident = NULL;
     fake.on_signal_stack = true;
     handler_child = fork();
+    if (handler_child == 0) alarm(20); /* alarms are not inherited */
     fake.on_signal_stack = false;
 }
 
@@ -227,6 +228,44 @@ static void test_fork_by_a_handler_that_interrupts_a_claimer(void **state) {
         UNIT_IN_CHILD(status, fork_inside_a_sweep(looks));
         assert_int_equal(status, 0);
     }
+}
+
+static void keep_empty_spans(void) {
+    void *blocks[40];
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) blocks[i] = heap_malloc(i % 2 == 0 ? 900 : 8000);
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) heap_free(blocks[i]);
+}
+
+static void begin_again(void) {
+    heap_record = (struct thread_record){.heap = &heap_vacant};
+    make_heap();
+}
+
+/* A handler forks while a thread that begins takes over what a dead one has left: in the child no heap is offered twice. */
+static void fork_inside_a_burial(void) {
+    alarm(20);
+    start();
+    actor_run(&sleeper, keep_empty_spans);
+    atomic_store(&heap->dead, 1);
+    run_keep_at_most(SLICE_BYTES);
+    looks_before_fork = 1;
+    fake.on_resident = handler_forks;
+    make_heap();
+    assert_true(handler_child >= 0);
+    for (int i = 0; i < 3; i++) begin_again();
+    live_is_intact();
+    validate();
+    if (handler_child == 0) _exit(0);
+    int status = -1;
+    while (waitpid(handler_child, &status, 0) < 0 && errno == EINTR) continue;
+    assert_int_equal(status, 0);
+}
+
+static void test_fork_by_a_handler_that_interrupts_a_burial(void **state) {
+    (void)state;
+    int status;
+    UNIT_IN_CHILD(status, fork_inside_a_burial());
+    assert_int_equal(status, 0);
 }
 
 /* Handlers that the program has registered run while the forking thread holds every lock. */
@@ -345,6 +384,7 @@ int main(void) {
         cmocka_unit_test(test_fork_while_spans_are_in_hand),
         cmocka_unit_test(test_fork_of_the_owner_of_spans_in_hand),
         cmocka_unit_test(test_fork_by_a_handler_that_interrupts_a_claimer),
+        cmocka_unit_test(test_fork_by_a_handler_that_interrupts_a_burial),
         cmocka_unit_test(test_reclaim_in_a_fork_handler),
         cmocka_unit_test(test_heap_is_lost_while_it_is_vacated),
         cmocka_unit_test(test_claimer_jumps),

@@ -199,6 +199,7 @@ def as_json(process, sight, rates, args):
         totals = sight.snapshot.totals
         shown["stats"] = totals
         shown["derived"] = ratios(totals) | {
+            "mode": sight.snapshot.mode,
             "keeper_state": name_of(totals["keeper_state"], KEEPER_STATES),
             "pool_states": {tier: name_of(totals[f"{tier}_state"], POOL_STATES) for tier in TIERS},
         }
@@ -263,6 +264,7 @@ def page(process, sight, rates, args):
     lines = [f"{process.name} ({process.pid}), running for {duration(process.age_ms() / 1000)}", ""]
     if sight.snapshot is None:
         return lines + outside_table(sight)
+    lines[0] += f", mode {sight.snapshot.mode}"
     totals = sight.snapshot.totals
     lines += memory_table(sight, totals, rates)
     lines += [""] + tier_table(totals)

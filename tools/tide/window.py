@@ -47,6 +47,7 @@ MOST_KEEPERS, MOST_FILES = 4, 256  # a program may call its threads what it like
 SLICE_BYTES = 65536
 
 TIERS = ("tiny", "mid", "large")
+MODES = ("static", "flush", "shrink", "adaptive", "hybrid")
 POOL_STATES = ("memory", "balanced", "performance")
 KEEPER_STATES = ("watch", "look", "hold", "still")
 THREAD_STATES = ("orphan", "bound", "lost")
@@ -97,7 +98,7 @@ class Header(ctypes.LittleEndianStructure):
         ("error", ctypes.c_int32),
         ("page_bytes", ctypes.c_uint32),
         ("answered_ns", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
         ("event_count", ctypes.c_uint64),
         ("event_bytes", ctypes.c_uint32),
         ("process_id", ctypes.c_uint32),
@@ -141,6 +142,7 @@ class Snapshot:
     classes: list
     threads: list
     threads_left_out: int
+    mode: str | None = None  # TIDE_MODE as it is now
 
 
 @dataclass(frozen=True)
@@ -358,7 +360,8 @@ class Window:
     def stats(self, timeout_s=0.2):
         """Ask for all figures: a Snapshot. Raises ProcessError NO_KEEPER when the process does not answer in time."""
         with self._asked(STATS, 0, timeout_s):
-            return Snapshot(self._header.answered_ns, self._totals(), self._classes(), *self._threads())
+            mode = name_of(self._header.mode, MODES)
+            return Snapshot(self._header.answered_ns, self._totals(), self._classes(), *self._threads(), mode)
 
     def _totals(self):
         version, size = struct.unpack("<II", self._read(STATS_AT, 8))

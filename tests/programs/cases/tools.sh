@@ -172,7 +172,7 @@ case_shell() {
         wait'
 }
 
-define stress quick "stress-ng" "stress-ng"
+define stress full "stress-ng" "stress-ng"
 case_stress() {
     prove stress-ng --version
     local turns stressor
