@@ -9,19 +9,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck disable=SC2317 # called by name
 small_runs() {
     cat <<'END'
-thread-tso          claim    holds OPS_0=3 ENDS_0=1 HANDLERS=1
 thread-weak         claim    holds OPS_0=3 ENDS_0=1 HANDLERS=1 WEAK
 two-claimers-tso    claim    holds OPS_0=2 FLUSHES_1=1 ROUNDS=1
-fork-tso            claim    holds OPS_0=1 OPS_1=1 FORKS_1=1 ROUNDS=1
 fork-flush-weak     claim    holds OPS_0=1 FORKS_1=1 FLUSHES_1=1 ROUNDS=1 WEAK
 fork-end            claim    holds OPS_0=1 ENDS_0=1 FORKS_1=1 ROUNDS=1
-flush-end           claim    holds OPS_0=1 ENDS_0=1 FLUSHES_1=1 ROUNDS=1
 no-circle           claim    holds OPS_0=0 FLUSHES_0=1 OPS_1=1 FORKS_1=1 ROUNDS=1 PATIENT
-no-circle-self      claim    holds OPS_0=0 FLUSHES_0=1 OPS_1=1 FORKS_1=1 ROUNDS=1 PATIENT FLUSH_MARKS_SELF
-jump-fork           claim    holds OPS_0=1 FORKS_1=1 ROUNDS=1 JUMPS=1
 jump-flush          claim    holds OPS_0=1 FLUSHES_1=1 ROUNDS=1 JUMPS=1
 fork-in-handler     claim    holds OPS_0=1 OPS_1=1 ROUNDS=1 FORK_HANDLERS=1
-one-span            handback holds OPS=1 ROUNDS=2
 two-spans           handback holds SPANS=2 OPS=1 OTHERS=1
 END
 }

@@ -85,7 +85,7 @@ class Mistakes(TideCase):
                 self.assert_one_line_error(self.tide(name, os.getpid()), 5, "not run on tidemalloc")
 
     def test_process_without_a_keeper(self):
-        process = self.start("run", "--keeper", "off", "sh", "-c", "echo up; sleep 20")
+        process = self.start("run", "--keeper", "off", "sh", "-c", "echo up; exec sleep 20")
         self.assertEqual(process.stdout.readline(), "up\n")
         self.assertEqual(self.tide("flush", process.pid).returncode, 6)
 

@@ -300,7 +300,9 @@ static void each_call_fails(size_t page_bytes, size_t reserve_bytes, uint64_t se
     struct healthy healthy = healthy_run(page_bytes, reserve_bytes, seed);
     assert_true(healthy.calls[FAKE_MOVE] > 3 && healthy.calls[FAKE_RENEW] > 3);
     assert_true(healthy.calls[FAKE_COMMIT] > 10 && healthy.calls[FAKE_PURGE] > 10);
-    for (size_t nth = 1; nth <= healthy.calls[FAKE_ANY]; nth++)
+    /* Every call in its turn is for `make soak`; other seeds make other calls anyway. */
+    size_t stride = getenv("TIDE_TEST_LONG") != NULL ? 1 : 3;
+    for (size_t nth = 1; nth <= healthy.calls[FAKE_ANY]; nth += stride)
         unhealthy_run(FAKE_ANY, nth, 1, seed, &healthy, page_bytes, reserve_bytes);
 }
 

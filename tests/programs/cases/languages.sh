@@ -1,7 +1,7 @@
 # Interpreters and runtimes, each with a script of its own under inputs/.
 # shellcheck shell=bash disable=SC2154 # $inputs comes from one.sh
 
-define python quick "python3" "python3"
+define python full "python3" "python3"
 case_python() {
     prove python3 -c 0
     under python3 "$inputs/work.py" "$(by_mode 1 6)"

@@ -31,7 +31,7 @@ case_gcc_lto() {
     ./program
 }
 
-define gxx quick "g++ python3" "g++ python3"
+define gxx full "g++ python3" "g++ python3"
 case_gxx() {
     prove "$(g++ -print-prog-name=cc1plus)" --version
     python3 "$inputs/make_source.py" c++ "$(by_mode 2 30)" >big.cc
