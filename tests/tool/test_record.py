@@ -281,6 +281,21 @@ class OfAProgram(RecordCase):
         self.assertEqual((found.header["allocator"], found.header["mode"]), ("glibc", None))
         self.assertEqual([sample.stats for sample in found.samples if sample.stats], [])
 
+    def test_seen_in_the_middle_of_its_start(self):
+        """The kernel shows no environment yet: what is seen then is not kept."""
+
+        class Starting:
+            directory = os.open("/proc/self", os.O_RDONLY)
+            texts = ["", "LD_PRELOAD=x\0", ""]
+
+            def read(self, name):
+                return self.texts.pop(0)
+
+        process = Starting()
+        self.addCleanup(os.close, process.directory)
+        seen = [mapped_allocator.environment_of(process) for _ in range(3)]
+        self.assertEqual(seen, ["", "LD_PRELOAD=x\0", "LD_PRELOAD=x\0"])
+
     def test_a_preloaded_peer(self):
         jemalloc = next(Path("/usr/lib").glob("*/libjemalloc.so.2"), None)
         if jemalloc is None:

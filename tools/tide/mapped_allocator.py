@@ -77,15 +77,16 @@ def environment_of(process):
     seen, text = _environments.get(process, (None, None))
     if text is None or seen != program:
         text = process.read("environ")
-        _environments[process] = program, text
+        if text:  # in the middle of execve there is none yet
+            _environments[process] = program, text
     return text
 
 
 def wait_for_libraries(process, ended):
     """A program that has just been started: wait, a tenth of a second at most, until its libraries are mapped."""
-    environment_of(process)
     before, same = None, 0
     for _ in range(100):
+        environment_of(process)
         now = mapped_libraries(process)
         same = same + 1 if now == before else 0
         if same >= (3 if any(map(_allocator, now)) else 30) or ended.wait(0.001):
