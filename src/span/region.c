@@ -135,20 +135,25 @@ bool region_grow(struct region *region, size_t chunks) {
     return region_commit(region, step) || (step > chunks && region_commit(region, chunks));
 }
 
-/* Give up the ends of the metadata arrays, which stay where they are. */
+/* Give up the ends of the metadata arrays, which stay where they are. A growth that was refused may have committed some of that. */
 static void metadata_trim(struct region *region, struct region_layout have, struct region_layout keep) {
     const struct {
         void *array;
+        size_t *committed;
         size_t have, keep;
     } parts[] = {
-        {region->spans, have.spans, keep.spans},
-        {region->chunks, have.chunks, keep.chunks},
-        {region->bins.words, have.words, keep.words},
-        {region->bins.summary, have.summary, keep.summary},
+        {region->spans, &region->spans_committed, have.spans, keep.spans},
+        {region->chunks, &region->chunks_committed, have.chunks, keep.chunks},
+        {region->bins.words, &region->words_committed, have.words, keep.words},
+        {region->bins.summary, &region->summary_committed, have.summary, keep.summary},
     };
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (parts[i].keep < parts[i].have)
-            os_release((char *)parts[i].array + parts[i].keep, parts[i].have - parts[i].keep);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i].keep >= parts[i].have) continue;
+        os_release((char *)parts[i].array + parts[i].keep, parts[i].have - parts[i].keep);
+        size_t left = size_min(*parts[i].committed, parts[i].keep);
+        region->metadata_bytes -= *parts[i].committed - left;
+        *parts[i].committed = left;
+    }
 }
 
 void region_trim(size_t keep_bytes) {

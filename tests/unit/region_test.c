@@ -183,6 +183,26 @@ static void test_trim(void **state) {
     check_committed(&region_main);
 }
 
+/* A growth whose metadata was granted and whose memory was not leaves arrays committed beyond what is kept. */
+static void test_trim_after_a_refused_growth(void **state) {
+    (void)state;
+    start(64 * GIB);
+    assert_true(grow(&region_main, 3));
+    size_t words = region_main.words_committed, chunks = region_main.chunks_committed;
+    fake_fail(FAKE_COMMIT, 4, 1, ENOMEM); /* spans, chunks, words, memory */
+    assert_false(grow(&region_main, 20000));
+    assert_true(region_main.words_committed > words && region_main.chunks_committed > chunks);
+    trim(0);
+    assert_true(fake_is_committed(region_main.spans, region_main.spans_committed));
+    assert_true(fake_is_committed(region_main.chunks, region_main.chunks_committed));
+    assert_true(fake_is_committed(region_main.bins.words, region_main.words_committed));
+    assert_true(fake_is_committed(region_main.bins.summary, region_main.summary_committed));
+    check_committed(&region_main);
+    os_lock_take(&run_lock);
+    run_repair();
+    check_committed(&region_main);
+}
+
 static void test_trim_of_an_empty_one(void **state) {
     (void)state;
     start(64 * GIB);
@@ -278,6 +298,7 @@ int main(void) {
         cmocka_unit_test(test_commit_fails_in_each_place),
         cmocka_unit_test(test_step_falls_back_to_what_is_needed),
         cmocka_unit_test(test_trim),
+        cmocka_unit_test(test_trim_after_a_refused_growth),
         cmocka_unit_test(test_trim_of_an_empty_one),
         cmocka_unit_test(test_add_and_drop),
         cmocka_unit_test(test_added_region_is_halved),
