@@ -145,7 +145,8 @@ static void take(size_t count, size_t alignment, bool roomy) {
     if (run == NULL) return;
     if (region_number(REGIONS - 1) != NULL) fake.reserve_max_bytes = 0; /* the model has no room for more */
     bool coarse = alignment > CHUNK_SLICES;                             /* may need more room than it takes */
-    bool room = coarse ? model_has_room(count + alignment, 1) : model_has_room(count, alignment);
+    size_t most = coarse && count <= SIZE_MAX - alignment ? count + alignment : count;
+    bool room = model_has_room(most, coarse ? 1 : alignment);
     struct span *head = roomy ? run_take_roomy(count) : run_take(count, alignment);
     tops_follow();
     if (head == NULL) {
