@@ -50,7 +50,8 @@ static const abuse_case_t cases[] = {
 int main(int argc, char **argv) {
     if (getenv("TIDE_CHECK") == NULL) {
         setenv("TIDE_CHECK", "1", 1);
-        execv("/proc/self/exe", argv);
+        again_t again = process_again("/proc/self/exe", argv);
+        execvp(again.path, again.words);
     }
     return abuse_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
