@@ -56,7 +56,8 @@ static void contents_must_hold(const struct block_of_ours *block) {
 
 static void blocks_must_be_apart(const struct block_of_ours *block) {
     for (const struct block_of_ours *other = blocks; other < blocks + BLOCKS; other++) {
-        if (other == block || other->at == NULL || other->held) continue; /* one that is shrunk now has given up its end */
+        if (other == block || other->at == NULL || other->held)
+            continue; /* one that is shrunk now has given up its end */
         bool apart = block->at + block->usable <= other->at || other->at + other->usable <= block->at;
         must_be(apart, "blocks of %zu and %zu bytes overlap", block->size, other->size);
     }
