@@ -148,8 +148,10 @@ static void inherit_heap(struct heap *heap, uint8_t held) {
     atomic_store_explicit(&heap->waiting, 0, memory_order_relaxed);
     atomic_store_explicit(&heap->aside, 0, memory_order_relaxed);
     atomic_store_explicit(&heap->dead, 0, memory_order_relaxed);
-    if ((held & FORK_REGISTRY) == 0 || heap->fork_lost)
+    if ((held & FORK_REGISTRY) == 0 || heap->fork_lost) {
         atomic_store_explicit(&heap->state, HEAP_LOST, memory_order_relaxed);
+        run_was_repaired = true; /* what its thread had in its hands is nobody's */
+    }
     if (atomic_load_explicit(&heap->state, memory_order_relaxed) == HEAP_LOST) return;
     heap_life_init(heap);
     if (heap_is_bound(heap) && (held & FORK_FREE) != 0) heap_orphan(heap);
@@ -167,8 +169,11 @@ static void inherit_own(struct heap *heap) {
     }
     heap->claim = HEAP_OWN;
     atomic_store_explicit(&heap->thread_id, os_thread_id(), memory_order_relaxed);
+    /* glibc's child has given up what its thread held; musl's still has it in its list, where it must not come twice. There it stays as it is: held. */
+#ifdef __GLIBC__
     heap_life_init(heap);
     pthread_mutex_lock(&heap->life);
+#endif
 }
 
 void heap_fork_child(void) {

@@ -24,6 +24,8 @@ struct mallinfo2 mallinfo2(void) __attribute__((weak));
     1 /* the system's shell is of another libc: it does not start with our library preloaded */
 
 #define TIDE_TEST_LIBC_LAST_SIGNAL 34
+#define TIDE_TEST_NO_MAIN_FIRST \
+    1 /* in a forked child that leaves the lock of the list of threads held (1.2.3, on its own malloc, too) */
 #define TIDE_TEST_NO_RAW_ENDS 1 /* threads are in a list that only pthread_exit takes them off */
 
 static inline void closefrom(int lowest) { syscall(SYS_close_range, lowest, ~0u, 0); }
