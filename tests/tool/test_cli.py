@@ -167,7 +167,7 @@ class Interrupt(TideCase):
 
     @staticmethod
     def wait_for_the_interpreter(process):
-        """Its start takes a second on a busy machine, and an interrupt in there is none of ours: wait for some work of its own."""
+        """Its start takes a second on a busy machine, and an interrupt in there is none of ours."""
         for _ in range(60):
             if process.poll() is not None:
                 return
