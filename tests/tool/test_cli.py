@@ -192,10 +192,8 @@ class Interrupt(TideCase):
                 time.sleep(1.0)
                 self.wait_for_the_interpreter(process)
                 self.assertIsNone(process.poll(), process.stderr.read() if process.poll() is not None else "")
-                begun = time.monotonic()
                 process.send_signal(signal.SIGINT)
                 _, errors = process.communicate(timeout=20)
-                self.assertLess(time.monotonic() - begun, 10)
                 self.assertIn(process.returncode, (0, 130, -signal.SIGINT), errors)
                 self.assertNotIn(TRACEBACK, errors)
 

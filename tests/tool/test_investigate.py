@@ -2,17 +2,15 @@
 
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 from pathlib import Path
 
-from tide_case import CLEAN, TOOL, TOOLS, TideCase
+from tide_case import TOOL, TOOLS, TideCase
 
 sys.path.insert(0, TOOLS)
 from tide import advice, allocators, series  # noqa: E402
@@ -180,7 +178,7 @@ class Whole(TideCase):
         return ["/usr/bin/python3", "-S", path]
 
     def assert_nothing_left(self):
-        self.assertEqual(list(Path(tempfile.gettempdir()).glob("tide-investigate-*")), [])
+        self.assertEqual(list(self.scratch.iterdir()), [])
         marker = str(self.folder)
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -248,7 +246,7 @@ class Whole(TideCase):
         with text.open() as file:
             result = subprocess.run(
                 [*command, script],
-                env=CLEAN, stdin=file, capture_output=True, text=True, timeout=60,
+                env=self.environment, stdin=file, capture_output=True, text=True, timeout=60,
             )  # fmt: skip
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertNotIn("ends with", result.stderr)
@@ -317,8 +315,6 @@ class Whole(TideCase):
                 break
             time.sleep(0.05)
         self.assertFalse([text for text in command_lines() if str(self.folder) in text])
-        for path in Path(tempfile.gettempdir()).glob("tide-investigate-*"):
-            shutil.rmtree(path)
 
 
 def command_lines():

@@ -21,18 +21,24 @@ class TideCase(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="tide-test-"))
         self.addCleanup(shutil.rmtree, self.folder)
+        # Where tide keeps what it needs for a while: this test's own, since other tests run at the same time.
+        self.scratch = Path(tempfile.mkdtemp(prefix="tide-test-scratch-"))
+        self.addCleanup(shutil.rmtree, self.scratch)
+        self.environment = {**CLEAN, "TMPDIR": str(self.scratch)}
 
     def tide(self, *arguments, tool=TOOL, env=None):
         """Run tide to its end; returns the finished process with its output as text."""
         return subprocess.run(
-            [tool, *map(str, arguments)], env={**CLEAN, **(env or {})}, capture_output=True, text=True, timeout=30
-        )
+            [tool, *map(str, arguments)],
+            env={**self.environment, **(env or {})}, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
 
     def start(self, *arguments):
         """Start tide and leave it running; it is killed at the end of the test."""
         process = subprocess.Popen(
-            [TOOL, *map(str, arguments)], env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            [TOOL, *map(str, arguments)],
+            env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
         def end():
             process.kill()
