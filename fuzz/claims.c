@@ -210,6 +210,7 @@ static void job_work(void) {
 
 /* Enough blocks of one size for some spans, of which a few stay: what punching is for. */
 #define CROWD 400u
+static unsigned crowds; /* under way: their blocks are known to nobody else */
 static void job_crowd(void) {
     unsigned how = turn.how;
     size_t size = turn.size % 4000 + 1, count = size_max(size_min(CROWD, 400 * KIB / size), 1);
@@ -218,10 +219,12 @@ static void job_crowd(void) {
     size_t kept = how % count;
     if (block->held) return;
     block->held = true;
+    crowds++;
     for (size_t i = 0; i < count; i++) crowd[i] = heap_malloc(size);
     for (size_t i = 0; i < count; i++)
         if (i != kept || block->at != NULL) heap_free(crowd[i]);
     if (block->at == NULL) block_made(block, crowd[kept], size, 16);
+    crowds--;
     block->held = false;
 }
 
@@ -333,8 +336,9 @@ static void no_span_must_be_left(void) {
     must(census.empty_bytes[TIER_TINY_INDEX] + census.empty_bytes[TIER_MID_INDEX] == 0);
 }
 
-/* Some thread is in the middle of a realloc: whether the block is still as it was, nobody knows here. */
+/* Some thread is in the middle of a realloc, or of a crowd: which blocks there are, nobody knows here. */
 static bool some_change(void) {
+    if (crowds > 0) return true;
     for (const struct block_of_ours *block = blocks; block < blocks + BLOCKS; block++)
         if (block->at != NULL && block->held) return true;
     return false;
@@ -610,6 +614,7 @@ void fuzz_one(const uint8_t *data, size_t size) {
     live_bytes = 0;
     seeds = 0;
     forks = 0;
+    crowds = 0;
     between = 0;
     deferred = lost = refused = unburied = false;
     pool.count = 0;

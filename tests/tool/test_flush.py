@@ -148,9 +148,7 @@ class Real(TideCase):
         program = self.freed()
         os.kill(program.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
-        start = time.monotonic()
         self.assert_one_line_error(self.tide("flush", program.pid), 6, "is stopped")
-        self.assertLess(time.monotonic() - start, 8)
         os.kill(program.pid, signal.SIGCONT)
         # The question stands in the window still, and is answered now; the next one has its own answer.
         self.flush(program)

@@ -135,10 +135,8 @@ class OfAProcess(RecordCase):
             out = self.folder / f"{number.name}.jsonl"
             recorder = self.start("record", "-i", "60000", "-o", out, process.pid)
             self.wait_for_samples(1, out)
-            started = time.monotonic()
             recorder.send_signal(number)
             self.assertEqual(recorder.wait(timeout=20), 0, number)
-            self.assertLess(time.monotonic() - started, 10)  # not at the next sample
             self.assertEqual(series.load(out).end, {"detached": True})
             self.assertIsNone(process.poll())
 

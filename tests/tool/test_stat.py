@@ -341,11 +341,9 @@ class Real(TideCase):
         self.stats(program)
         os.kill(program.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
-        start = time.monotonic()
         result = self.tide("stat", program.pid)
         self.assertEqual(result.returncode, 6)
         self.assertIn("is stopped", result.stderr)
-        self.assertLess(time.monotonic() - start, 10)
         os.kill(program.pid, signal.SIGCONT)
         self.stats(program)
 
