@@ -49,7 +49,7 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (60), from the kept corpora
 	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh
 
-soak: ## hours of bursts and rests: nothing may grow (SOAK_SECONDS=1200); and what fails or runs out, at length
+soak: ## hours of bursts and rests: nothing may grow (SOAK_SECONDS=1200); and all tests that are too long for check
 	@scripts/setup.sh check
 	@scripts/soak.sh
 

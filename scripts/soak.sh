@@ -3,7 +3,7 @@
 #   1. 6 hours of the keeper on a virtual clock (SOAK_MINUTES, 360)
 #   2. a real program of bursts, rests, threads and forks (SOAK_SECONDS, 1200); its lines go to build/soak.csv
 #   3. the same for a minute with a leak, which must be found
-#   4. the long forms of the tests of failing calls and of exhaustion (SOAK_FAULTS=off: not)
+#   4. every test that make check leaves out as too long (SOAK_TESTS=off: none)
 # Ends with `soak: N of M parts failed`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -25,7 +25,7 @@ judged() { tests/soak/run.py --program build/tests/soak/soak --library "$PWD/bui
 part "virtual clock" env TIDE_SOAK_MINUTES="${SOAK_MINUTES:-360}" build/tests/unit/unit_soak
 part "a real program" judged --seconds "${SOAK_SECONDS:-1200}" --csv build/soak.csv
 part "a leak, which must be found" judged --seconds 60 --burst 8 --lose 200000 --must-fail
-[ "${SOAK_FAULTS:-on}" = off ] || part "failing calls and exhaustion" \
-    ctest --test-dir build -L faults --output-on-failure --timeout 3600
+[ "${SOAK_TESTS:-on}" = off ] || part "the long tests" \
+    ctest --test-dir build -L slow -j 2 --output-on-failure --timeout 3600
 echo "soak: $failed of $parts parts failed"
 [ "$failed" = 0 ]

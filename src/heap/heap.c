@@ -121,7 +121,9 @@ static tide_warm void free_other(struct span *span, void *block) {
     case SPAN_TINY:
     case SPAN_MID: free_small(span, block); break;
     case SPAN_LARGE:
-        if ((char *)block != span_start(span) || !large_release(span)) block_fatal("free()", block);
+        if ((char *)block != span_start(span)) block_fatal("free()", block);
+        validate_large(block);
+        if (!large_release(span)) block_fatal("free()", block);
         break;
     case SPAN_EMERGENCY:
         if (emergency_put(block) != EMERGENCY_FREED) block_fatal("free()", block);

@@ -165,8 +165,8 @@ static const char *head_validate(const struct span *span, size_t *slices) {
     switch (span->kind) {
     case SPAN_TINY: return membership_validate(span);
     case SPAN_MID: *slices = size_max(span->slices, 1); return membership_validate(span);
-    case SPAN_LARGE: *slices = size_max(span->large.slices, 1); return large_validate(span);
-    case SPAN_HELD: *slices = size_max(span->large.slices, 1); return NULL;
+    case SPAN_LARGE:
+    case SPAN_HELD: *slices = size_max(span->large.slices, 1); return large_validate(span);
     case SPAN_EMERGENCY: invariant(span->block_bytes == EMERGENCY_BLOCK_BYTES, "slice: emergency blocks"); return NULL;
     case SPAN_FREE: invariant(run_was_repaired, "slice: in use, and nobody's"); return NULL;
     default: return "slice: an inner one without a head";
@@ -256,5 +256,10 @@ void validate_slow(struct heap *heap, const struct span *span) {
         for (span = heap->listed[class].first; span != NULL; span = span->next) spans++;
     }
     slow.steps_left = spans * SLOW_STEPS_PER_SPAN;
+}
+
+void validate_large(const void *block) {
+    struct region *region = block != NULL ? region_of(block) : NULL;
+    if (region != NULL) validate_must(large_validate(region_span(region, block)));
 }
 #endif

@@ -22,10 +22,13 @@ tide_hidden tide_cold void validate_shared(void);
 tide_hidden tide_cold void validate_child(void);
 
 /* At the end of a slow operation of the owner's: the span that it has made current, or NULL. */
+/* A large block that was taken or resized, or is about to be freed; not NULL's. */
 #ifdef TIDE_DEBUG
 tide_hidden tide_cold void validate_slow(struct heap *heap, const struct span *span);
+tide_hidden tide_cold void validate_large(const void *block);
 #else
 tide_inline void validate_slow(struct heap *heap, const struct span *span) { (void)heap, (void)span; }
+tide_inline void validate_large(const void *block) { (void)block; }
 #endif
 
 #endif

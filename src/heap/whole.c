@@ -8,6 +8,7 @@
 #include "heap/emergency.h"
 #include "heap/own.h"
 #include "heap/thread.h"
+#include "heap/validate.h"
 #include "span/run.h"
 #include "tier/large.h"
 
@@ -33,6 +34,7 @@ void *heap_malloc_large(size_t size, size_t alignment, enum large_wish wish) {
         block = large_take(size, alignment, wish);
         if (block == NULL && size <= PTRDIFF_MAX) block = large_take_scarce(heap, size, alignment, wish);
     }
+    validate_large(block);
     heap_quit();
     if (block == NULL) errno = ENOMEM;
     if (unlikely(load_relaxed(&run_grown) != 0)) heap_on_growth();
@@ -69,6 +71,7 @@ void *heap_calloc(size_t size) {
 static void *realloc_large(struct span *head, size_t size) {
     if (!heap_try_enter()) return NULL;
     void *block = large_resize(head, size);
+    validate_large(block);
     heap_quit();
     if (unlikely(load_relaxed(&run_grown) != 0)) heap_on_growth();
     return block;

@@ -16,8 +16,9 @@ static struct {
 
 /* --- small files --------------------------------------------------------------------------------------------------- */
 
-/* Returns the length read; the text is ended by a zero. */
+/* Returns the length read; the text is ended by a zero, also that of a file that cannot be read. */
 static size_t file_text(const char *path, char *text, size_t size) {
+    text[0] = 0;
     int file = os_file_open(path, OS_READ);
     if (file < 0) return 0;
     long length = os_file_read(file, text, size - 1);

@@ -267,10 +267,19 @@ bool large_trim_step(struct large_trim *trim) {
 }
 
 #ifdef TIDE_DEBUG
-const char *large_validate(const struct span *head) {
+/* Whether a freed block waits for its turn. */
+static bool large_is_held(const struct span *head) {
+    for (unsigned i = 0; i < HELD_MAX; i++)
+        if (atomic_load_explicit(&large_held[i], memory_order_relaxed) == head) return true;
+    return false;
+}
+
+tide_racy const char *large_validate(const struct span *head) {
     const struct region *region = region_of_span(head);
     size_t first = region_slice(region, head), slices = head->large.slices;
-    invariant(head->kind == SPAN_LARGE && (head->flags & ~(SPAN_GROWN | SPAN_MOVED)) == 0, "large: kind");
+    bool held = head->kind == SPAN_HELD;
+    unsigned flags = SPAN_GROWN | SPAN_MOVED | (held ? SPAN_CLEAN : 0);
+    invariant((held || head->kind == SPAN_LARGE) && (head->flags & ~flags) == 0, "large: kind");
     invariant(slices != 0 && slices <= region_top(region) / SLICE_BYTES - first, "large: slices");
     size_t least =
         (head->large.bytes + SLICE_BYTES - 1) / SLICE_BYTES; /* without a guard, as before options are read */
@@ -279,10 +288,11 @@ const char *large_validate(const struct span *head) {
               "large: bytes");
     for (size_t i = 0; i < slices; i++) {
         const struct chunk *chunk = &region->chunks[(first + i) / CHUNK_SLICES];
-        invariant(((chunk->free | chunk->purging) >> (first + i) % CHUNK_SLICES & 1) == 0,
-                  "large: a slice of it is free");
+        uint32_t free = *(const aliasing_half *)&chunk->free | *(const aliasing_half *)&chunk->purging;
+        invariant((free >> (first + i) % CHUNK_SLICES & 1) == 0, "large: a slice of it is free");
         invariant(i == 0 || head[i].kind == SPAN_FREE, "large: a span inside it");
     }
+    invariant(!held || large_is_held(head) || run_was_repaired, "large: freed, and nobody waits to give it back");
     return NULL;
 }
 #endif

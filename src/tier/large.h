@@ -43,7 +43,7 @@ tide_hidden tide_cold bool large_trim_step(struct large_trim *trim);
 
 /* The head of the large block that has `span` among its slices, NULL if none has. */
 tide_hidden struct span *large_around(struct span *span);
-/* Of a block that nobody changes meanwhile. */
+/* Of a block that nobody changes meanwhile, live or held. */
 tide_hidden tide_cold const char *large_validate(const struct span *head);
 
 #endif

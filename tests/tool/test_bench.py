@@ -137,7 +137,7 @@ class Follow(TideCase):
         self.assertEqual(process.wait(timeout=20), -signal.SIGINT)
         self.assertEqual(process.stderr.read(), "")
         self.assertTrue((self.folder / "tidied").exists())
-        self.assertNotIn("sleep\0123.25", everybody())
+        self.assertNotIn("sleep\x00123.25", everybody())
 
     def test_installed_tool_has_no_benchmarks(self):
         tool = self.folder / "bin/tide"

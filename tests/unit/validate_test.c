@@ -22,7 +22,7 @@ static struct heap *heap, *orphan;
 static unsigned tiny_class, mid_class;
 static void *tiny[4 * TINY_PER_SPAN], *mid[4 * 64];
 static struct span *tiny_full, *tiny_listed, *tiny_listed2, *tiny_current, *tiny_queued, *tiny_punched;
-static struct span *mid_full, *mid_listed, *mid_current, *mid_queued, *large, *emergency;
+static struct span *mid_full, *mid_listed, *mid_current, *mid_queued, *large, *held, *emergency;
 static struct block *tiny_remote, *mid_remote;
 static uint32_t mid_remote_index;
 static struct chunk *chunk; /* one with free slices, dirty ones among them */
@@ -106,6 +106,12 @@ static void start(void) {
     heap_free(mid[2 * per_span + 3]);
 
     large = span_of(heap_malloc(300 * KIB));
+    void *hold = heap_malloc(500 * KIB);
+    held = span_of(hold);
+    options.secure = 1;
+    heap_free(hold);
+    options.secure = 0;
+    assert_int_equal(held->kind, SPAN_HELD);
     heap_free(heap_malloc(200 * KIB)); /* dirty slices that nobody uses */
     void *nested = emergency_take(100, 1);
     (void)emergency_take(100, 1);
@@ -245,7 +251,10 @@ static struct block *tiny_first(void) { return tiny_listed->free; }
     X(large_free, "large: a slice of it is free", \
       region_main.chunks[(large - region_main.spans + 1) / CHUNK_SLICES].purging |= \
       UINT32_C(1) << (large - region_main.spans + 1) % CHUNK_SLICES) \
-    X(large_inside, "large: a span inside it", large[2].kind = SPAN_TINY)
+    X(large_inside, "large: a span inside it", large[2].kind = SPAN_TINY) \
+    X(held_flags, "large: kind", held->flags |= SPAN_CURRENT) \
+    X(held_inside, "large: a span inside it", held[3].kind = SPAN_MID) \
+    X(held_by_nobody, "large: freed, and nobody waits to give it back", large->kind = SPAN_HELD)
 
 #define DEFINE(name, text, how) \
     static void break_##name(void) { how; }
@@ -292,6 +301,10 @@ static void test_slow_paths_see(void **state) {
     assert_fatal("tidemalloc: broken invariant: mid: an inner slice\n", {
         mid_listed[1].slices_from_head = 3;
         for (size_t i = 0; i < 1000 * TINY_PER_SPAN; i++) (void)heap_malloc(16);
+    });
+    assert_fatal("tidemalloc: broken invariant: large: a span inside it\n", {
+        large[2].kind = SPAN_TINY;
+        heap_free(span_start(large));
     });
 }
 
