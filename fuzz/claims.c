@@ -344,11 +344,31 @@ static bool some_change(void) {
     return false;
 }
 
+static bool is_queued(const struct span *wanted) {
+    struct heap *heap = wanted->heap;
+    for (const struct span *span = heap->undrained; span != NULL; span = span->remote_next)
+        if (span == wanted) return true;
+    for (const struct span *span = atomic_load(&heap->remote); span != NULL; span = span->remote_next)
+        if (span == wanted) return true;
+    return false;
+}
+
+/* There is no claimer: the spans that one had in hand are where their heap finds them. */
+static void no_span_must_be_in_hand(void) {
+    for (const struct region *region = &region_main; region != NULL; region = region->next)
+        for (size_t i = 0; i < region_top(region) / SLICE_BYTES; i++) {
+            const struct span *span = &region->spans[i];
+            if ((span->kind != SPAN_TINY && span->kind != SPAN_MID) || span->heap->state == HEAP_LOST) continue;
+            must((span->flags & SPAN_IN_HAND) == 0 || is_queued(span));
+        }
+}
+
 /* In a forked child there is this thread only, and all blocks. */
 static unsigned between; /* see below */
 static void child_checks(void) {
     must(fake_locks_held() == 0);
     if (region_main.base == 0) fuzz_child_end();
+    no_span_must_be_in_hand();
     between = 0;
     heal();
     failed_before = fake.failed;
